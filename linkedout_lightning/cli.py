@@ -1,0 +1,250 @@
+"""The command line: one schema with Python and YAML.
+
+Every command is a frozen configuration dataclass and a function that takes it. The parser, its
+help and the YAML keys are all derived from that dataclass, so there is one place to document an
+option. Only the module of the command that was asked for is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from linkedout_lightning.errors import LinkedOutError, MissingExtraError
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_SOME_FAILED = 3
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command: where its configuration and its function live, and what it says of itself."""
+
+    summary: str
+    config: str
+    run: str
+    example: str
+    positional: str | None = None
+
+
+COMMANDS = {
+    "demo": Command(
+        summary="Run the whole way of the data on a small simulated world, without any download.",
+        config="linkedout_lightning.demo.run:DemoConfig",
+        run="linkedout_lightning.demo.run:demo",
+        example="linkedout demo --out runs/demo",
+    ),
+    "extract": Command(
+        summary="Watch each item's video once with a frozen LLM and keep its layers in a store.",
+        config="linkedout_lightning.tap.extract:ExtractConfig",
+        run="linkedout_lightning.tap.extract:extract",
+        example=(
+            "linkedout extract --items items.csv --videos videos/ --out features/ "
+            "--model HuggingFaceTB/SmolVLM2-256M-Video-Instruct"
+        ),
+    ),
+    "fit": Command(
+        summary="Train one recommender and keep its best checkpoint.",
+        config="linkedout_lightning.fitting:FitConfig",
+        run="linkedout_lightning.fitting:fit",
+        example=(
+            "linkedout fit --interactions interactions.parquet --store features/ "
+            "--encoder linkedout+id --out runs/fit"
+        ),
+    ),
+    "compare": Command(
+        summary="Train and rank every encoder x backbone x seed; write a table and a report.",
+        config="linkedout_lightning.compare:CompareConfig",
+        run="linkedout_lightning.compare:compare",
+        example=(
+            "linkedout compare --interactions interactions.parquet --store features/ "
+            "--encoders id,linkedout,linkedout+id --seeds 0,1,2 --out runs/compare"
+        ),
+    ),
+    "inspect": Command(
+        summary="Show what a feature store or a video file holds.",
+        config="linkedout_lightning.inspection:InspectConfig",
+        run="linkedout_lightning.inspection:inspect",
+        example="linkedout inspect features/",
+        positional="path",
+    ),
+    "doctor": Command(
+        summary="Say what is installed, what is missing, and the command that adds it.",
+        config="linkedout_lightning.doctor:DoctorConfig",
+        run="linkedout_lightning.doctor:doctor",
+        example="linkedout doctor",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``linkedout``.
+
+    Args:
+        argv: Arguments after the program's name; ``None`` takes those of the process.
+
+    Returns:
+        The exit code: 0 all was done, 1 nothing could be done, 2 the arguments or the input are
+        unusable, 3 some items or cells failed and were recorded, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return EXIT_DONE if arguments else EXIT_USAGE
+    if arguments[0] in ("-V", "--version"):
+        from linkedout_lightning import __version__
+
+        print(f"linkedout-lightning {__version__}")
+        return EXIT_DONE
+    name, *rest = arguments
+    if name not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        print(f"linkedout: {name!r} is not a command; give one of: {known}", file=sys.stderr)
+        return EXIT_USAGE
+    try:
+        return _run(name, rest)
+    except LinkedOutError as error:
+        print(f"linkedout {name}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print(f"linkedout {name}: interrupted; what was finished is kept", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    command = COMMANDS[name]
+    config_class: type[Any] = _load(command.config)
+    parser = _parser(name, command, config_class)
+    arguments = _positional_as_option(arguments, command.positional)
+    parsed = parser.parse_args(_tuples_as_yaml(arguments, config_class))
+    names = {field.name for field in dataclasses.fields(config_class)}
+    config = config_class(**{key: value for key, value in vars(parsed).items() if key in names})
+    run: Callable[..., Any] = _load(command.run)
+    outcome = run(config, progress=not (parsed.quiet or parsed.json))
+    document = outcome.to_json() if hasattr(outcome, "to_json") else outcome
+    if parsed.json:
+        print(json.dumps(document, indent=2, default=str, allow_nan=False))
+    elif hasattr(outcome, "summary"):
+        print(outcome.summary())
+    return int(getattr(outcome, "exit_code", EXIT_DONE))
+
+
+def _parser(name: str, command: Command, config_class: type[Any]) -> Any:
+    try:
+        from jsonargparse import ArgumentParser, DefaultHelpFormatter
+    except ImportError as error:
+        raise MissingExtraError("jsonargparse", "cli", "the linkedout command") from error
+
+    class Wide(DefaultHelpFormatter):  # type: ignore[misc, unused-ignore]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs["max_help_position"], kwargs["width"] = 34, 100
+            super().__init__(*args, **kwargs)
+
+        def _fill_text(self, text: str, width: int, indent: str) -> str:
+            return "\n".join(indent + line for line in text.splitlines())
+
+    usage = f"linkedout {name} [--config FILE.yaml] [options]"
+    if command.positional:
+        usage = f"linkedout {name} {command.positional.upper()} [options]"
+    parser = ArgumentParser(
+        prog=f"linkedout {name}",
+        usage=usage,
+        description=f"{command.summary}\n\nExample: {command.example}",
+        formatter_class=Wide,
+    )
+    parser.add_argument(
+        "--config", action="config", help="YAML file with any of the options below as keys."
+    )
+    parser.add_argument("--json", action="store_true", help="Print the summary as JSON only.")
+    parser.add_argument("--quiet", action="store_true", help="Show no progress bar.")
+    parser.add_class_arguments(config_class, as_group=False)
+    return parser
+
+
+def _tuples_as_yaml(arguments: list[str], config_class: type[Any]) -> list[str]:
+    """Let ``--seeds 0 1 2`` and ``--seeds 0,1,2`` stand for ``--seeds [0,1,2]``."""
+    hints = typing.get_type_hints(config_class)
+    tuples = {f"--{name}" for name, hint in hints.items() if _takes_tuple(hint)}
+    result: list[str] = []
+    position = 0
+    while position < len(arguments):
+        option, equals, attached = arguments[position].partition("=")
+        position += 1
+        if option not in tuples:
+            result.append(arguments[position - 1])
+            continue
+        values = [attached] if equals else []
+        while not equals and position < len(arguments) and not _is_option(arguments[position]):
+            values.append(arguments[position])
+            position += 1
+        lone_word = len(values) == 1 and "," not in values[0] and not _only_tuple(hints[option[2:]])
+        if lone_word or not values or values[0].startswith("["):
+            result.append(f"{option}={' '.join(values)}")
+        else:
+            items = [item for value in values for item in value.split(",") if item]
+            result.append(f"{option}=[{','.join(items)}]")
+    return result
+
+
+def _is_option(word: str) -> bool:
+    # A negative layer such as -1 is a value.
+    return word.startswith("-") and not word.lstrip("-").replace(".", "", 1).isdigit()
+
+
+def _takes_tuple(hint: Any) -> bool:
+    return typing.get_origin(hint) is tuple or any(_takes_tuple(a) for a in _union_members(hint))
+
+
+def _only_tuple(hint: Any) -> bool:
+    members = [m for m in _union_members(hint) if m is not type(None)] or [hint]
+    return all(typing.get_origin(member) is tuple for member in members)
+
+
+def _union_members(hint: Any) -> tuple[Any, ...]:
+    from types import UnionType
+
+    is_union = typing.get_origin(hint) in (typing.Union, UnionType)
+    return typing.get_args(hint) if is_union else ()
+
+
+def _positional_as_option(arguments: list[str], positional: str | None) -> list[str]:
+    if positional and arguments and not arguments[0].startswith("-"):
+        return [f"--{positional}={arguments[0]}", *arguments[1:]]
+    return arguments
+
+
+def _load(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [
+        "linkedout: video understanding inside recommenders.",
+        "",
+        "usage: linkedout COMMAND [options]",
+        "",
+        "commands:",
+        *(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()),
+        "",
+        "From a folder of videos and a table of interactions to the comparison:",
+        "  linkedout extract --items items.csv --videos videos/ --model NAME --out features/",
+        "  linkedout compare --interactions interactions.csv --store features/ --out runs/first",
+        "",
+        "linkedout COMMAND --help explains every option; each is also a key of --config FILE.yaml.",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
