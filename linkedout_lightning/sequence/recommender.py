@@ -1,0 +1,359 @@
+"""Train and evaluate a sequence model over item vectors with Lightning.
+
+``B`` batch, ``M`` inputs, ``P`` real positions, ``C`` items of a step, ``N`` items, ``H`` item dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from linkedout_lightning.data.batches import EvalBatch, TrainBatch
+from linkedout_lightning.encoders.protocol import ItemEncoder
+from linkedout_lightning.errors import ConfigError
+from linkedout_lightning.evaluation.metrics import RankingMetrics, UserRanks
+from linkedout_lightning.evaluation.ranks import target_ranks
+from linkedout_lightning.sequence.backbones import build_backbone, last_state
+from linkedout_lightning.sequence.losses import full_loss, in_batch_loss, sampled_loss
+from linkedout_lightning.sequence.negatives import NegativeSampler
+from linkedout_lightning.sequence.optimizers import adamw_with_warmup
+
+LOSSES = ("full", "in_batch", "sampled")
+
+
+class SequentialRecommender(pl.LightningModule):
+    """Next-item recommendation: an item encoder, a sequence backbone and a softmax loss.
+
+    A training step encodes each item that it needs once: the distinct items of the batch (and the
+    negatives of ``sampled``), or the whole catalogue for ``full``. An evaluation encodes the
+    catalogue once, ranks all of it for every user and drops it.
+
+    Logged: ``train/loss``; ``val/HR@10``, ``val/NDCG@10``, ``val/MRR@10`` and so on for each
+    cut-off; the same under ``test/``, and by slice as ``test/cold/HR@10``. After a test,
+    :attr:`test_ranks` holds each user's rank.
+
+    Checkpoints hold weights and the arguments below, without the encoder object and without its
+    features: ``SequentialRecommender.load_from_checkpoint(path, item_encoder=encoder)``. A run
+    resumed at the end of an epoch gives the weights of an undisturbed one, dropout included: each
+    epoch's noise is drawn from a seed of its own.
+
+    Args:
+        item_encoder: Module with ``forward(index)``, ``all_items()``, ``dim`` and ``num_items``.
+        backbone: ``"sasrec"``, ``"gru4rec"``, or a module from item vectors ``(B, M, H)`` and mask
+            ``(B, M)`` to states ``(B, M, H)``.
+        loss: ``"full"`` (softmax over the catalogue), ``"in_batch"`` (MicroLens': over the batch's
+            items, corrected for popularity) or ``"sampled"`` (over shared negatives, corrected).
+        max_len: Longest input, ``M``.
+        lr: Learning rate of AdamW.
+        encoder_lr: Another learning rate for the item encoder.
+        weight_decay: On all parameters, as MicroLens has it.
+        warmup_steps: Steps over which the learning rates rise linearly; constant afterwards.
+        dropout: Dropout of a backbone given by name.
+        backbone_options: Further arguments of a backbone given by name: ``blocks``, ``heads``;
+            ``hidden``, ``layers``.
+        item_counts: ``(N + 1,)`` training interactions by item, for ``in_batch`` and for negatives
+            by popularity. By default the data module's ``train_counts``.
+        negatives: Draws a batch for ``sampled``.
+        negative_sampling: ``"uniform"`` or ``"popularity"``.
+        chunk_size: Rows of the softmax in memory at a time; by default what fits a cache.
+        ks: Cut-offs of the metrics.
+        slices: Name to ``(N + 1,)`` bool of target items, for the test metrics. By default the
+            data module's ``popularity_slices()``.
+
+    Raises:
+        ConfigError: An argument is not usable.
+
+    Example:
+        >>> from linkedout_lightning import IDItemEncoder
+        >>> model = SequentialRecommender(IDItemEncoder(100, dim=16), max_len=10)
+        >>> model.scores(torch.tensor([[0, 3, 7]])).shape
+        torch.Size([1, 101])
+    """
+
+    def __init__(
+        self,
+        item_encoder: nn.Module,
+        backbone: str | nn.Module = "sasrec",
+        *,
+        loss: str = "full",
+        max_len: int = 50,
+        lr: float = 1e-3,
+        encoder_lr: float | None = None,
+        weight_decay: float = 0.1,
+        warmup_steps: int = 0,
+        dropout: float = 0.1,
+        backbone_options: Mapping[str, Any] | None = None,
+        item_counts: Tensor | None = None,
+        negatives: int = 2048,
+        negative_sampling: str = "uniform",
+        chunk_size: int | None = None,
+        ks: Sequence[int] = (10, 20),
+        slices: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_encoder(item_encoder)
+        if loss not in LOSSES:
+            raise ConfigError(f"unknown loss {loss!r}; give one of {', '.join(LOSSES)}")
+        if lr <= 0 or weight_decay < 0 or warmup_steps < 0:
+            raise ConfigError(
+                "`lr` must be positive, `weight_decay` and `warmup_steps` not negative, "
+                f"got {lr}, {weight_decay}, {warmup_steps}"
+            )
+        ignored = ["item_encoder", "item_counts", "slices"]
+        if isinstance(backbone, nn.Module):
+            ignored.append("backbone")
+        self.save_hyperparameters(ignore=ignored)
+        self.item_encoder = item_encoder
+        self.backbone = (
+            build_backbone(
+                backbone,
+                self.encoder.dim,
+                max_len=max_len,
+                dropout=dropout,
+                **(backbone_options or {}),
+            )
+            if isinstance(backbone, str)
+            else backbone
+        )
+        self.loss, self.max_len, self.chunk_size, self.ks = loss, max_len, chunk_size, tuple(ks)
+        self.sampler: NegativeSampler | None = None
+        self.log_popularity: Tensor | None
+        self.register_buffer("log_popularity", None, persistent=False)
+        self.slices = dict(slices) if slices is not None else None
+        self.val_metrics = RankingMetrics(self.ks)
+        self.test_metrics = RankingMetrics(self.ks, self.slices, keep_ranks=True)
+        #: Users and their ranks, in the order of users, after a test.
+        self.test_ranks: UserRanks | None = None
+        self._optimizer_options: dict[str, Any] = {
+            "lr": lr,
+            "encoder_lr": encoder_lr,
+            "weight_decay": weight_decay,
+            "warmup_steps": warmup_steps,
+        }
+        self._sampler_options: dict[str, Any] = {"draws": negatives, "sampling": negative_sampling}
+        self._table: Tensor | None = None
+        self._seed: int | None = None
+        if item_counts is not None or (loss == "sampled" and negative_sampling == "uniform"):
+            self._use_counts(item_counts)
+        self.example_input_array = torch.arange(2 * max_len).view(2, max_len) % self.num_items + 1
+
+    # ---- item vectors and states ---------------------------------------------------------------
+
+    @property
+    def encoder(self) -> ItemEncoder:
+        """The item encoder, by its protocol."""
+        return cast(ItemEncoder, self.item_encoder)
+
+    @property
+    def num_items(self) -> int:
+        """``N``, without padding."""
+        return self.encoder.num_items
+
+    def item_table(self) -> Tensor:
+        """``(N + 1, H)``: all item vectors; during an evaluation, the ones made at its start."""
+        return self.encoder.all_items() if self._table is None else self._table
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The same as :meth:`encode_sequences`."""
+        return self.encode_sequences(inputs)
+
+    def encode_sequences(self, inputs: Tensor) -> Tensor:
+        """``(B, M)`` int64 item indices, left-padded with 0, to user states ``(B, H)``."""
+        if self._table is not None:
+            vectors = F.embedding(inputs, self._table)
+        else:
+            items, columns = torch.unique(inputs, return_inverse=True)
+            vectors = F.embedding(columns, self.encoder(items))
+        return last_state(self.backbone, vectors, inputs != 0)
+
+    def scores(self, inputs: Tensor) -> Tensor:
+        """``(B, N + 1)``: dot products with all items; column 0 is padding and means nothing."""
+        return self.encode_sequences(inputs) @ self.item_table().T
+
+    # ---- training ------------------------------------------------------------------------------
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
+        """Loss over the batch's real positions, plus the encoder's auxiliary loss."""
+        del batch_idx
+        loss, positions = self._loss(batch)
+        auxiliary = getattr(self.item_encoder, "auxiliary_loss", lambda: None)()
+        self.log(
+            "train/loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True,
+            batch_size=max(positions, 1), sync_dist=True,
+        )  # fmt: skip
+        return loss if auxiliary is None else loss + auxiliary
+
+    def _loss(self, batch: TrainBatch) -> tuple[Tensor, int]:
+        inputs, targets = batch.items[:, :-1], batch.items[:, 1:]
+        valid = (inputs != 0) & (targets != 0)  # (B, M)
+        real = valid.flatten().nonzero().squeeze(1)  # (P,)
+        drawn = None
+        if self.loss == "full":
+            vectors, columns = self.encoder.all_items(), batch.items
+        else:
+            wanted = batch.items.flatten()
+            if self.loss == "sampled":
+                assert self.sampler is not None
+                drawn = self.sampler()
+                wanted = torch.cat([wanted, drawn.items])
+            items, where, copies = torch.unique(wanted, return_inverse=True, return_counts=True)
+            vectors = self.encoder(items)  # (C, H)
+            columns = where[: batch.items.numel()].view_as(batch.items)
+        states = self.backbone(F.embedding(columns[:, :-1], vectors), inputs != 0)  # (B, M, H)
+        states = states.flatten(0, 1).index_select(0, real)  # (P, H)
+        target = columns[:, 1:].flatten()[real]  # (P,)
+        if self.loss == "full":
+            loss = full_loss(states, vectors, target, chunk_size=self.chunk_size)
+        elif drawn is None:
+            assert self.log_popularity is not None
+            user = real // inputs.shape[1]
+            loss = in_batch_loss(
+                states, vectors, target,
+                log_popularity=self.log_popularity[items], multiplicity=copies,
+                own_columns=columns[user], chunk_size=self.chunk_size,
+            )  # fmt: skip
+        else:
+            loss = sampled_loss(
+                states,
+                vectors.index_select(0, target),
+                vectors.index_select(0, where[batch.items.numel() :]),
+                target=targets.flatten()[real],
+                negative_items=drawn.items,
+                log_expected=drawn.log_expected,
+            )
+        return loss, len(real)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, its rate constant after an optional warm-up."""
+        return adamw_with_warmup(
+            self.backbone,
+            self.item_encoder,
+            **self._optimizer_options,
+            # Lightning cannot clip gradients that a fused step is still to unscale.
+            fused=self.trainer.precision != "16-mixed",
+        )
+
+    # ---- evaluation ----------------------------------------------------------------------------
+
+    def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
+        """Rank the catalogue for the batch's users."""
+        del batch_idx
+        self.val_metrics.update(self._ranks(batch), batch.target, batch.users)
+
+    def test_step(self, batch: EvalBatch, batch_idx: int) -> None:
+        """Rank the catalogue for the batch's users and keep each rank."""
+        del batch_idx
+        self.test_metrics.update(self._ranks(batch), batch.target, batch.users)
+
+    def _ranks(self, batch: EvalBatch) -> Tensor:
+        return target_ranks(self.scores(batch.inputs), batch.target, batch.history)
+
+    def on_validation_epoch_start(self) -> None:
+        """Encode the catalogue."""
+        self._table = self.encoder.all_items()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics and forget the catalogue's vectors."""
+        self._table = None
+        self._log_metrics("val", self.val_metrics)
+
+    def on_test_epoch_start(self) -> None:
+        """Encode the catalogue."""
+        self._table = self.encoder.all_items()
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics, keep the ranks and forget the catalogue's vectors."""
+        self._table = None
+        self.test_ranks = self.test_metrics.ranks()
+        self._log_metrics("test", self.test_metrics)
+
+    def _log_metrics(self, stage: str, metrics: RankingMetrics) -> None:
+        shown = f"{stage}/HR@{self.ks[0]}"
+        for name, value in metrics.compute().items():
+            name = f"{stage}/{name}"
+            # Every process has the same value already; sync_dist only says so to Lightning.
+            self.log(name, value.float(), prog_bar=name == shown, sync_dist=True)
+        metrics.reset()
+
+    # ---- what the data module knows, and resuming ----------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Take counts and slices from the data module where they were not given.
+
+        Raises:
+            ConfigError: The data module has another catalogue, or the loss lacks its counts.
+        """
+        self._table = None  # an evaluation that failed may have left it
+        data: Any = getattr(self.trainer, "datamodule", None)
+        theirs = getattr(data, "num_items", self.num_items)
+        if theirs != self.num_items:
+            raise ConfigError(
+                f"the item encoder has {self.num_items} items and the data module {theirs}; build "
+                "the encoder from the data module's `item_ids` after its setup()"
+            )
+        if stage == "fit" and self._needs_counts:
+            counts = getattr(data, "train_counts", None)
+            if counts is None:
+                raise ConfigError(
+                    f"loss={self.loss!r} needs `item_counts`, the (N + 1,) training counts; pass "
+                    "them, or train with an InteractionDataModule, which has them"
+                )
+            self._use_counts(counts)
+        if self.slices is None and hasattr(data, "popularity_slices"):
+            self.slices = dict(data.popularity_slices())
+            self.test_metrics = RankingMetrics(self.ks, self.slices, keep_ranks=True)
+            self.test_metrics.to(self.device)
+
+    @property
+    def _needs_counts(self) -> bool:
+        return (self.loss == "in_batch" and self.log_popularity is None) or (
+            self.loss == "sampled" and self.sampler is None
+        )
+
+    def _use_counts(self, counts: Tensor | None) -> None:
+        if counts is not None and counts.shape != (self.num_items + 1,):
+            raise ConfigError(
+                f"`item_counts` must be (N + 1,) = ({self.num_items + 1},), with the padding's "
+                f"count first, got {tuple(counts.shape)}"
+            )
+        if counts is not None and self.loss == "in_batch":
+            known = counts.double().clamp(min=1)  # an item that was never counted occurs once
+            log_popularity = (known / counts[1:].sum().clamp(min=1)).log().float()
+            log_popularity[0] = torch.inf  # padding is no candidate
+            self.log_popularity = log_popularity.to(self.device)
+        if self.loss == "sampled":
+            sampler = NegativeSampler(self.num_items, counts=counts, **self._sampler_options)
+            self.sampler = sampler.to(self.device)
+
+    def on_fit_start(self) -> None:
+        """Fix the seed of the run's noise, unless a checkpoint brought it."""
+        if self._seed is None:
+            self._seed = torch.initial_seed() % 2**31
+
+    def on_train_epoch_start(self) -> None:
+        """Seed the epoch's dropout and negatives, so that a resumed run draws the same ones."""
+        assert self._seed is not None
+        mixed = (self._seed * 1_000_003 + self.current_epoch) * 1_000_003 + self.global_rank
+        torch.manual_seed(mixed % 2**63)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the seed of the run's noise."""
+        checkpoint["linkedout_seed"] = self._seed
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the seed of the run's noise."""
+        self._seed = checkpoint.get("linkedout_seed", self._seed)
+
+
+def _check_encoder(encoder: nn.Module) -> None:
+    missing = [n for n in ("dim", "num_items", "all_items", "forward") if not hasattr(encoder, n)]
+    if missing:
+        raise ConfigError(
+            f"{type(encoder).__name__} is no item encoder: it lacks {', '.join(missing)}; "
+            "see linkedout_lightning.encoders.ItemEncoder"
+        )
