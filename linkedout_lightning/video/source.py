@@ -1,0 +1,190 @@
+"""Opening an untrusted file with PyAV, and reading its frames' times without decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+import av.error
+
+from linkedout_lightning.errors import VideoDecodeError
+from linkedout_lightning.video.files import require_regular_file
+from linkedout_lightning.video.timeline import Timeline, make_timeline
+
+# Playlists and concatenation scripts (hls, concat, dash) open other files and addresses by
+# themselves, images and text art are no videos: only these demuxers may look at the bytes.
+DEMUXERS = (
+    "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,vvc,m4v,ivf,obu,av1,vc1,"
+    "h263,h261,mjpeg,dirac,gif,apng,mxf,nut,rm,dv,wtv,yuv4mpegpipe,swf,gxf"
+)
+ATTACHED_PICTURE = 0x0400
+BROKEN = (av.error.FFmpegError, EOFError, ValueError)
+
+
+class VideoSource:
+    """One opened video stream; use it as a context manager.
+
+    Args:
+        path: The file.
+        max_pixels: Largest width x height that is decoded.
+
+    Raises:
+        VideoDecodeError: If there is no video stream to be had, with the reason.
+    """
+
+    def __init__(self, path: str, *, max_pixels: int) -> None:
+        require_regular_file(path)
+        self.path = path
+        self._max_pixels = max_pixels
+        self.container: Any = self._open()
+        try:
+            self.stream: Any = self._video_stream()
+        except BaseException:
+            self.container.close()
+            raise
+
+    def __enter__(self) -> VideoSource:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.container.close()
+
+    @property
+    def format_name(self) -> str:
+        """The container's name as FFmpeg gives it, for example ``"matroska,webm"``."""
+        return str(self.container.format.name)
+
+    def fail(self, reason: str) -> VideoDecodeError:
+        """An error about this file."""
+        return VideoDecodeError(self.path, reason)
+
+    def reopen(self) -> None:
+        """Start again from the first packet; not every format can seek there."""
+        self.container.close()
+        self.container = self._open()
+        self.stream = self._video_stream()
+
+    def seek(self, start: int) -> bool:
+        """Go to the last key frame at or before ``start`` (ticks); False if that is refused."""
+        try:
+            self.container.seek(start, stream=self.stream, backward=True, any_frame=False)
+        except BROKEN:
+            return False
+        return True
+
+    def scan(self) -> Timeline | None:
+        """Read the time of every frame that is shown from the packets, decoding nothing.
+
+        Packets that an edit list hides count for nothing, and neither do the counts and the
+        durations in the container's header, which are often wrong.
+
+        Returns:
+            The timeline; ``None`` if packets carry no presentation times.
+
+        Raises:
+            VideoDecodeError: If there are no packets or they are encrypted.
+        """
+        starts: list[int] = []
+        keys: list[int] = []
+        packets, last, last_duration = 0, 0, 0
+        for packet in self._packets():
+            if not packet.size:
+                continue
+            packets += 1
+            if packets == 1 and packet.has_sidedata("encryption_info"):
+                raise self.fail("encrypted")
+            if packet.is_discard:
+                continue
+            if packet.pts is None:
+                return None
+            if not starts or packet.pts >= last:
+                last, last_duration = packet.pts, packet.duration or 0
+            starts.append(packet.pts)
+            if packet.is_keyframe:
+                keys.append(packet.pts)
+        if not starts:
+            raise self.fail(self._why_no_packets())
+        return make_timeline(
+            starts,
+            keys,
+            last_duration=last_duration,
+            time_base=self.stream.time_base,
+            guessed_fps=self.guessed_fps,
+        )
+
+    @property
+    def guessed_fps(self) -> Fraction | None:
+        """The rate that the container claims."""
+        return self.stream.guessed_rate or self.stream.average_rate or None
+
+    def frames(self) -> Iterator[Any]:
+        """Decode from the current position, stepping over what is broken."""
+        for packet in self._packets():
+            yield from _decoded(packet.decode)
+        # Demuxing that ends in an error brings no flushing packet.
+        yield from _decoded(lambda: self.stream.codec_context.decode(None))
+
+    def _packets(self) -> Iterator[Any]:
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except MemoryError:
+                raise
+            except BROKEN:
+                return
+            if packet is None:
+                return
+            yield packet
+
+    def _open(self) -> Any:
+        options = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
+        # Decoders enforce the limit on every frame, whatever the header says.
+        options["max_pixels"] = str(self._max_pixels)
+        try:
+            return av.open(f"file:{self.path}", options=options)
+        except MemoryError:
+            raise
+        except (av.error.InvalidDataError, av.error.ArgumentError, EOFError):
+            raise self.fail("not a video, or its header is damaged") from None
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise self.fail(f"cannot be opened: {_brief(error)}") from None
+
+    def _video_stream(self) -> Any:
+        stream = self.container.streams.best("video")
+        if stream is None or int(stream.disposition) & ATTACHED_PICTURE:
+            raise self.fail("no video stream")
+        if stream.codec_context is None:
+            raise self.fail("no decoder for its codec")
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if width * height > self._max_pixels:
+            raise self.fail(f"{width}x{height} is more than the limit of {self._max_pixels} pixels")
+        stream.codec_context.options = {"max_pixels": str(self._max_pixels)}
+        # Frame threads decode ahead of every seek in vain; many videos at once use more processes.
+        stream.codec_context.thread_count = 1
+        for other in self.container.streams:
+            if other.index != stream.index and hasattr(other, "discard"):
+                other.discard = type(other.discard)["all"]
+        return stream
+
+    def _why_no_packets(self) -> str:
+        # An initialisation segment holds the encryption boxes and no packet that could tell.
+        with open(self.path, "rb") as file:
+            head = file.read(1 << 16)
+        return "encrypted" if b"encv" in head and b"sinf" in head else "no frames in the file"
+
+
+def _decoded(decode: Callable[[], list[Any]]) -> Iterator[Any]:
+    try:
+        yield from decode()
+    except MemoryError:
+        raise
+    except BROKEN:
+        return
+
+
+def _brief(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).splitlines()[0][:200]
