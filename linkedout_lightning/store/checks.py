@@ -1,0 +1,71 @@
+"""What an append must fulfil, and the messages for what does not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from linkedout_lightning.errors import NonFiniteError, StoreError, StoreSpecError
+from linkedout_lightning.store.spec import StoreSpec
+
+_AXES = ("items", "layers", "slots", "hidden_size")
+
+
+def check_fit(
+    item_ids: Sequence[str], features: Tensor, mask: Tensor, *, spec: StoreSpec, path: str
+) -> None:
+    """Make sure that a batch has the store's shape and dtype.
+
+    Raises:
+        StoreSpecError: It has not; every field that differs is named.
+        StoreError: An id occurs twice.
+    """
+    if len(set(item_ids)) < len(item_ids):
+        twice = Counter(item_ids).most_common(1)[0][0]
+        raise StoreError(f"`item_ids` holds {twice!r} twice; give each item once")
+    expected = (len(item_ids), *spec.shape)
+    if features.ndim != len(expected):
+        wrong = [f"features: axes (n, L, S, D) expected, shape {tuple(features.shape)} given"]
+    else:
+        wrong = [
+            f"{name}: {want} expected, {got} given"
+            for name, want, got in zip(_AXES, expected, features.shape, strict=True)
+            if want != got
+        ]
+    if features.dtype != spec.torch_dtype:
+        wrong.append(f"dtype: {spec.dtype} expected, {features.dtype} given")
+    flags = (len(item_ids), len(spec.slots))
+    if mask.dtype != torch.bool or tuple(mask.shape) != flags:
+        wrong.append(f"mask: bool {flags} expected, {mask.dtype} {tuple(mask.shape)} given")
+    if wrong:
+        raise StoreSpecError(
+            f"features do not fit the feature store at {path!r}: {'; '.join(wrong)}"
+        )
+
+
+def check_finite(item_ids: Sequence[str], features: Tensor) -> None:
+    """Make sure that every number is one.
+
+    Raises:
+        NonFiniteError: NaN or infinity; the message names the items.
+    """
+    finite = torch.isfinite(features).flatten(1).all(1)
+    if finite.all():
+        return
+    bad = [item_ids[i] for i in (~finite).nonzero().flatten().tolist()]
+    shown = ", ".join(map(repr, bad[:5])) + (" …" if len(bad) > 5 else "")
+    raise NonFiniteError(
+        f"features of {len(bad)} of {len(item_ids)} items hold NaN or infinity: {shown}"
+    )
+
+
+def check_fingerprints(fingerprints: Sequence[str] | None, count: int) -> Sequence[str]:
+    """One fingerprint an item, or empty ones."""
+    if fingerprints is None:
+        return [""] * count
+    if len(fingerprints) != count:
+        raise StoreError(f"`fingerprints` has {len(fingerprints)} entries for {count} items")
+    return fingerprints

@@ -1,0 +1,372 @@
+"""``FeatureStore``: a Lance table of frozen features, one row an item."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from os import PathLike, fspath
+from os.path import isfile
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from linkedout_lightning.errors import StoreError, StoreSpecError, UnknownItemError
+from linkedout_lightning.store import index, table
+from linkedout_lightning.store.checks import check_fingerprints, check_finite, check_fit
+from linkedout_lightning.store.faults import as_store_errors, reason
+from linkedout_lightning.store.spec import StoreSpec
+
+_GATHER_BYTES = 64 * 2**20  # Arrow's copy of a gather is bounded by it; the result is not.
+_COMPACT_RETRIES = 5
+
+
+class StoredFeatures(NamedTuple):
+    """Features ``(n, L, S, D)`` in the store's dtype and mask ``(n, S)``, bool."""
+
+    features: Tensor
+    mask: Tensor
+
+
+class StoreBatch(NamedTuple):
+    """Some items with features ``(n, L, S, D)`` and mask ``(n, S)``."""
+
+    item_ids: list[str]
+    features: Tensor
+    mask: Tensor
+
+
+class FeatureStore:
+    """Features of items on disk, made by :meth:`create` or :meth:`open`.
+
+    Appends are atomic and several processes may append at once. A killed process loses what it
+    had not appended and harms nothing else. The newest features of an id are the ones that are
+    seen; an object sees the version that it opened, its own writes, and others' after
+    :meth:`refresh`.
+
+    Example:
+        >>> import tempfile, torch
+        >>> spec = StoreSpec(model="m", layers=(1, 2), slots=("last",), hidden_size=4)
+        >>> store = FeatureStore.create(tempfile.mkdtemp() + "/features", spec)
+        >>> mask = torch.ones(2, 1, dtype=torch.bool)
+        >>> store.append(["a", "b"], torch.rand(2, 2, 1, 4).half(), mask)
+        >>> store.get(["b", "a", "b"]).features.shape
+        torch.Size([3, 2, 1, 4])
+    """
+
+    def __init__(self, dataset: Any, path: str) -> None:
+        self._dataset = dataset
+        self.path = path
+        metadata = dataset.schema.metadata or {}
+        if table.SPEC_KEY not in metadata:
+            raise StoreError(f"{path!r} is a Lance table, but not a feature store")
+        if metadata.get(table.FORMAT_KEY) != table.FORMAT:
+            raise StoreError(
+                f"the feature store at {path!r} has format {metadata.get(table.FORMAT_KEY)!r}, "
+                f"this version of linkedout-lightning reads {table.FORMAT!r}"
+            )
+        self._spec = StoreSpec.from_json(json.loads(metadata[table.SPEC_KEY]))
+        with as_store_errors("read", path):
+            self._index = index.ItemIndex(dataset)
+
+    @classmethod
+    def create(
+        cls, path: str | PathLike[str], spec: StoreSpec, *, exist_ok: bool = False
+    ) -> FeatureStore:
+        """Make an empty store.
+
+        Args:
+            path: Folder, which must not exist or be empty, or the address of an object store.
+            spec: What the features will be.
+            exist_ok: Open a store that is there already, if its specification is the same.
+
+        Raises:
+            StoreError: Something is there already, or the place cannot be written.
+            StoreSpecError: The store that is there has another specification.
+        """
+        import lance
+
+        where = _folder(path)
+        columns = table.schema(spec)
+        try:
+            dataset = lance.write_dataset(
+                columns.empty_table(),
+                where,
+                schema=columns,
+                mode="create",
+                # Positions shift after a delete; row ids that stay also tell the newer of two.
+                enable_stable_row_ids=True,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            if "already exists" not in str(error).lower():
+                raise StoreError(
+                    f"cannot create a feature store at {where!r}: {reason(error)}"
+                ) from error
+            if not exist_ok:
+                raise StoreError(
+                    f"cannot create a feature store at {where!r}: one exists; open it with "
+                    "FeatureStore.open, or name another folder"
+                ) from None
+            store = cls.open(path)
+            store.check_spec(spec)
+            return store
+        return cls(dataset, where)
+
+    @classmethod
+    def open(cls, path: str | PathLike[str]) -> FeatureStore:
+        """Open a store for reading and writing.
+
+        Raises:
+            StoreError: There is none, or it cannot be read.
+        """
+        import lance
+
+        where = _folder(path)
+        try:
+            dataset = lance.dataset(where)
+        except (OSError, ValueError, RuntimeError) as error:
+            if "not found" in str(error).lower():
+                raise StoreError(
+                    f"there is no feature store at {where!r}; `linkedout extract` makes one"
+                ) from None
+            raise StoreError(
+                f"cannot open the feature store at {where!r}: {reason(error)}"
+            ) from error
+        return cls(dataset, where)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Lance's handles cannot cross a process border; another process opens the latest version.
+        return type(self).open, (self.path,)
+
+    def __repr__(self) -> str:
+        return (
+            f"FeatureStore({self.path!r}, items={len(self)}, shape={self._spec.shape}, "
+            f"dtype={self._spec.dtype}, version={self.version})"
+        )
+
+    def __len__(self) -> int:
+        return len(self._index.positions)
+
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._index.positions
+
+    @property
+    def spec(self) -> StoreSpec:
+        """What the features are."""
+        return self._spec
+
+    @property
+    def version(self) -> int:
+        """Version of the table that this object sees; every write makes a new one."""
+        return int(self._dataset.version)
+
+    @property
+    def item_ids(self) -> list[str]:
+        """Ids of all items with features, sorted: the same whatever the order of extraction."""
+        return sorted(self._index.positions)
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Reason for each item whose last extraction yielded nothing.
+
+        An item may have features and a failure at once: those of an earlier version of its video.
+        """
+        return dict(self._index.failures)
+
+    def fingerprints(self) -> dict[str, str]:
+        """Fingerprint of each item's newest entry, features or failure."""
+        with as_store_errors("read", self.path):
+            rows = index.scan(self._dataset, ["item_id", "fingerprint"])
+        rows = rows.take(index.newest_last(rows))
+        return dict(zip(rows["item_id"].to_pylist(), rows["fingerprint"].to_pylist(), strict=True))
+
+    def refresh(self) -> FeatureStore:
+        """See what other processes wrote meanwhile; returns itself."""
+        with as_store_errors("read", self.path):
+            if self._dataset.latest_version != self._dataset.version:
+                self._dataset.checkout_latest()
+                self._index.update(self._dataset)
+        return self
+
+    def check_spec(self, spec: StoreSpec) -> None:
+        """Make sure that features made after ``spec`` belong here.
+
+        Raises:
+            StoreSpecError: They do not; the message names each field that differs.
+        """
+        if differences := self._spec.differences(spec):
+            raise StoreSpecError(
+                f"the feature store at {self.path!r} was made with other settings: "
+                f"{'; '.join(differences)}; use the store's settings or another folder"
+            )
+
+    def append(
+        self,
+        item_ids: Sequence[str],
+        features: Tensor,
+        mask: Tensor,
+        *,
+        fingerprints: Sequence[str] | None = None,
+        replace: bool = False,
+    ) -> None:
+        """Add items in one atomic commit: all of them become visible or none.
+
+        Args:
+            item_ids: ``n`` distinct ids.
+            features: ``(n, L, S, D)`` in the store's dtype.
+            mask: bool ``(n, S)``, which slots hold something.
+            fingerprints: What the features were made from, to find changed items later.
+            replace: Let the new features stand for those that an id already has.
+
+        Raises:
+            StoreSpecError: Shape or dtype do not fit; the message names each field that differs.
+            NonFiniteError: Features hold NaN or infinity; the message names the items.
+            StoreError: An id is there already or twice, or the store cannot be written.
+        """
+        item_ids = list(item_ids)
+        check_fit(item_ids, features, mask, spec=self._spec, path=self.path)
+        stamps = check_fingerprints(fingerprints, len(item_ids))
+        if not item_ids:
+            return
+        check_finite(item_ids, features)
+        self.refresh()
+        if not replace and (present := [i for i in item_ids if i in self]):
+            raise StoreError(
+                f"{len(present)} of {len(item_ids)} items are already in the feature store at "
+                f"{self.path!r}, first {present[0]!r}; pass replace=True to replace their features"
+            )
+        self._write(
+            table.feature_rows(item_ids, features, mask, fingerprints=stamps, spec=self._spec)
+        )
+
+    def record_failures(
+        self, reasons: Mapping[str, str], *, fingerprints: Mapping[str, str] | None = None
+    ) -> None:
+        """Keep why items yielded nothing; a later :meth:`append` of an id clears its failure.
+
+        Args:
+            reasons: Reason by item id.
+            fingerprints: What was tried, by item id.
+        """
+        if not reasons:
+            return
+        stamps = [(fingerprints or {}).get(item_id, "") for item_id in reasons]
+        self._write(
+            table.failure_rows(
+                list(reasons), list(reasons.values()), fingerprints=stamps, spec=self._spec
+            )
+        )
+
+    def delete(self, item_ids: Sequence[str]) -> None:
+        """Remove items, their older features and their failures in one commit.
+
+        Raises:
+            UnknownItemError: An id has neither features nor a failure; nothing is deleted.
+        """
+        self.refresh()
+        known = self._index.positions.keys() | self._index.failures.keys()
+        self._check_known(item_ids, known)
+        if not item_ids:
+            return
+        quoted = ", ".join("'" + i.replace("'", "''") + "'" for i in dict.fromkeys(item_ids))
+        with as_store_errors("write", self.path):
+            self._dataset.delete(f"item_id IN ({quoted})")
+            self._index.update(self._dataset)
+
+    def get(self, item_ids: Sequence[str]) -> StoredFeatures:
+        """Features of items, in the order asked; ids may repeat.
+
+        Args:
+            item_ids: ``n`` ids.
+
+        Returns:
+            ``features (n, L, S, D)`` in the store's dtype and ``mask (n, S)``.
+
+        Raises:
+            UnknownItemError: Ids without features; the message shows the first few.
+        """
+        self._check_known(item_ids, self._index.positions)
+        count = len(item_ids)
+        wanted = np.fromiter((self._index.positions[i] for i in item_ids), np.int64, count)
+        result = table.Gathered(count, self._spec)
+        # Reading in storage order is what a disk likes; the result is filled in the order asked.
+        order = np.argsort(wanted, kind="stable")
+        step = max(1, _GATHER_BYTES // self._spec.bytes_per_item)
+        with as_store_errors("read", self.path):
+            for start in range(0, count, step):
+                where = order[start : start + step]
+                rows, inverse = np.unique(wanted[where], return_inverse=True)
+                taken = self._dataset.take(rows, columns=table.FEATURE_COLUMNS)
+                if len(rows) < len(where):
+                    taken = taken.take(inverse)
+                result.fill(where, taken)
+        return StoredFeatures(result.features, result.mask)
+
+    def iter_batches(
+        self, item_ids: Sequence[str] | None = None, *, batch_size: int = 1024
+    ) -> Iterator[StoreBatch]:
+        """Go through items a batch at a time, so that they need not fit into memory.
+
+        Args:
+            item_ids: Which items, in this order; by default all, in the order of storage, which is
+                the fastest.
+            batch_size: Items a batch.
+
+        Yields:
+            Ids with their features and masks.
+
+        Raises:
+            UnknownItemError: Ids without features, before anything is read.
+        """
+        if item_ids is None:
+            positions = self._index.positions
+            item_ids = sorted(positions, key=positions.__getitem__)
+        self._check_known(item_ids, self._index.positions)
+        for start in range(0, len(item_ids), batch_size):
+            batch = list(item_ids[start : start + batch_size])
+            yield StoreBatch(batch, *self.get(batch))
+
+    def compact(self, *, keep: timedelta = timedelta(days=1)) -> None:
+        """Merge small pieces into large ones and free what nothing shows any more.
+
+        Safe while others read and write. What is seen does not change.
+
+        Args:
+            keep: Versions younger than this stay on disk: another process may be reading them.
+        """
+        for attempt in range(_COMPACT_RETRIES):
+            self.refresh()
+            try:
+                with as_store_errors("compact", self.path):
+                    if gone := index.superseded(self._dataset):
+                        self._dataset.delete(f"_rowid IN ({', '.join(map(str, gone))})")
+                    self._dataset.optimize.compact_files(batch_size=1024)
+                    self._dataset.checkout_latest()
+                    self._index.update(self._dataset)
+                    self._dataset.cleanup_old_versions(older_than=keep)
+                return
+            except StoreError as error:
+                # A delete of another process meanwhile; look again at what there is.
+                if "conflict" not in str(error).lower() or attempt == _COMPACT_RETRIES - 1:
+                    raise
+
+    def _write(self, rows: Any) -> None:
+        import lance
+
+        with as_store_errors("write", self.path):
+            self._dataset = lance.write_dataset(rows, self._dataset, mode="append")
+            self._index.update(self._dataset)
+
+    def _check_known(self, item_ids: Sequence[str], known: Any) -> None:
+        if isinstance(item_ids, str):
+            raise TypeError(f"`item_ids` is the string {item_ids!r}; give a sequence of ids")
+        if unknown := [item_id for item_id in item_ids if item_id not in known]:
+            raise UnknownItemError(dict.fromkeys(unknown), f"the feature store at {self.path!r}")
+
+
+def _folder(path: str | PathLike[str]) -> str:
+    # Lance takes seconds to find out and speaks of a folder that it cannot walk.
+    if isfile(path):
+        raise StoreError(f"{fspath(path)!r} is a file; a feature store is a folder")
+    return fspath(path)

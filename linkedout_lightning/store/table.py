@@ -1,0 +1,136 @@
+"""Tensors as Arrow columns and back, bit for bit.
+
+Letters: ``n`` items, ``L`` layers, ``S`` token slots, ``D`` hidden size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from linkedout_lightning.store.spec import StoreSpec
+
+SPEC_KEY = b"linkedout.spec"
+FORMAT_KEY = b"linkedout.format"
+FORMAT = b"1"
+FEATURE_COLUMNS = ["features", "mask"]
+
+
+def schema(spec: StoreSpec) -> pa.Schema:
+    """Columns of the table, with the specification in its metadata.
+
+    The specification travels in the schema so that it comes into being with the table, in one
+    commit. A row with a ``reason`` is a failure; its features are null and cost no space.
+    """
+    layers, slots, width = spec.shape
+    # The extension is named here and not imported: `lance.arrow` needs pandas for it.
+    bfloat16 = {"ARROW:extension:name": "lance.bfloat16", "ARROW:extension:metadata": ""}
+    number = {
+        "float16": pa.field("item", pa.float16()),
+        "bfloat16": pa.field("item", pa.binary(2), metadata=bfloat16),
+        "float32": pa.field("item", pa.float32()),
+    }[spec.dtype]
+    return pa.schema(
+        [
+            pa.field("item_id", pa.string(), nullable=False),
+            pa.field("features", pa.list_(number, layers * slots * width)),
+            pa.field("mask", pa.list_(pa.bool_(), slots)),
+            pa.field("fingerprint", pa.string()),
+            pa.field("reason", pa.string()),
+        ],
+        metadata={FORMAT_KEY: FORMAT, SPEC_KEY: json.dumps(spec.to_json()).encode()},
+    )
+
+
+def feature_rows(
+    item_ids: Sequence[str],
+    features: Tensor,
+    mask: Tensor,
+    *,
+    fingerprints: Sequence[str],
+    spec: StoreSpec,
+) -> pa.Table:
+    """Rows of items, ``features (n, L, S, D)`` in the dtype of ``spec`` and ``mask (n, S)``."""
+    columns = schema(spec)
+    count = len(item_ids)
+    bits = _bits(features.detach().cpu().contiguous()).numpy().reshape(-1)
+    number = columns.field("features").type.value_type
+    values = pa.Array.from_buffers(number, bits.size, [None, pa.py_buffer(bits)])
+    flags = pa.array(mask.detach().cpu().numpy().reshape(-1))
+    return pa.table(
+        [
+            pa.array(list(item_ids), pa.string()),
+            pa.FixedSizeListArray.from_arrays(values, type=columns.field("features").type),
+            pa.FixedSizeListArray.from_arrays(flags, type=columns.field("mask").type),
+            pa.array(list(fingerprints), pa.string()),
+            pa.nulls(count, pa.string()),
+        ],
+        schema=columns,
+    )
+
+
+def failure_rows(
+    item_ids: Sequence[str],
+    reasons: Sequence[str],
+    *,
+    fingerprints: Sequence[str],
+    spec: StoreSpec,
+) -> pa.Table:
+    """Rows of items that yielded nothing."""
+    columns = schema(spec)
+    return pa.table(
+        [
+            pa.array(list(item_ids), pa.string()),
+            pa.nulls(len(item_ids), columns.field("features").type),
+            pa.nulls(len(item_ids), columns.field("mask").type),
+            pa.array(list(fingerprints), pa.string()),
+            pa.array(list(reasons), pa.string()),
+        ],
+        schema=columns,
+    )
+
+
+class Gathered:
+    """Preallocated result of a gather, filled piece by piece.
+
+    Args:
+        count: Number of items ``n``.
+        spec: Specification of the store.
+    """
+
+    def __init__(self, count: int, spec: StoreSpec) -> None:
+        self.features = torch.empty(count, *spec.shape, dtype=spec.torch_dtype)  # (n, L, S, D)
+        self.mask = torch.empty(count, len(spec.slots), dtype=torch.bool)  # (n, S)
+        self._bits = _bits(self.features.flatten(1)).numpy()  # (n, L * S * D)
+        self._flags = self.mask.numpy()
+
+    def fill(self, where: np.ndarray[Any, Any], rows: pa.Table) -> None:
+        """Put ``rows`` at the positions ``where``."""
+        width, slots = self._bits.shape[1], self._flags.shape[1]
+        start = 0
+        for batch in rows.select(FEATURE_COLUMNS).to_batches():
+            at = where[start : start + batch.num_rows]
+            values = batch.column(0).flatten()
+            if isinstance(values, pa.ExtensionArray):
+                values = values.storage
+            bits = np.frombuffer(
+                values.buffers()[1],
+                self._bits.dtype,
+                count=len(values),
+                offset=values.offset * self._bits.itemsize,
+            )
+            self._bits[at] = bits.reshape(-1, width)
+            flags = batch.column(1).flatten().to_numpy(zero_copy_only=False)
+            self._flags[at] = flags.reshape(-1, slots)
+            start += batch.num_rows
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """The same memory as integers: numpy knows no bfloat16, and a float copy may quiet NaNs."""
+    return tensor.view(torch.int16 if tensor.element_size() == 2 else torch.int32)
