@@ -41,11 +41,13 @@ class TapBucket:
         inputs: What the model's ``forward`` takes, by argument name.
         weights: How each slot averages the prefill's tokens, float32 ``(b, S, P)``; a row sums to
             one, or to zero where the item has no such token.
+        padded: Whether some of the rows are padded.
     """
 
     rows: Tensor
     inputs: dict[str, Tensor]
     weights: Tensor
+    padded: bool = True
 
     def to(self, device: torch.device | str) -> TapBucket:
         """Move every tensor; ``rows`` stays, as it only addresses the output."""

@@ -1,0 +1,116 @@
+"""Loading any Hugging Face (video) language model and its processor, from safetensors or GGUF."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from linkedout_lightning.errors import ConfigError, MissingExtraError
+from linkedout_lightning.tap.identity import digest_of_files
+
+_CLASSES = ("AutoModelForMultimodalLM", "AutoModelForImageTextToText", "AutoModelForCausalLM")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model as loaded.
+
+    Attributes:
+        model: The model, with its head.
+        processor: Its processor, or its tokenizer if it only reads text.
+        name: Hub name, or the folder's name.
+        revision: The hub's commit, or a digest of the weight files.
+    """
+
+    model: Any
+    processor: Any
+    name: str
+    revision: str
+
+
+def load_pretrained(
+    name_or_path: str,
+    *,
+    revision: str | None = None,
+    dtype: Any = "auto",
+    device_map: Any = None,
+    attn_implementation: str | None = None,
+    gguf_file: str | None = None,
+    trust_remote_code: bool = False,
+    processor: Any = None,
+    **model_kwargs: Any,
+) -> Loaded:
+    """Load a model by hub name or folder; weights are never unpickled.
+
+    Args:
+        name_or_path: Hub name, or a folder.
+        revision: Branch, tag or commit on the hub.
+        dtype: A torch type or its name; ``"auto"`` keeps the checkpoint's.
+        device_map: Passed on to transformers.
+        attn_implementation: ``"sdpa"``, ``"flash_attention_2"``, ``"eager"``…
+        gguf_file: Name of the GGUF file in the folder or repository, for text models.
+        trust_remote_code: Whether code from the repository may run.
+        processor: A processor or tokenizer to use in place of the repository's own.
+        **model_kwargs: Passed on to the model's ``from_pretrained``.
+
+    Raises:
+        ConfigError: If the repository holds no language model, or no safe weights.
+        MissingExtraError: If transformers is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError("transformers", "video", "loading a language model") from error
+
+    where: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if gguf_file is not None:
+        where["gguf_file"] = gguf_file
+    config = transformers.AutoConfig.from_pretrained(name_or_path, **where)
+    auto = _auto_class(transformers, config, name_or_path)
+    optional = {"device_map": device_map, "attn_implementation": attn_implementation}
+    weights: dict[str, Any] = {k: v for k, v in optional.items() if v is not None}
+    if gguf_file is None:
+        weights["use_safetensors"] = True
+    elif hasattr(transformers, "GgufConfig"):
+        # Kernels for packed weights compute in float32 and serve one row at a time; a batch is
+        # faster through dense ones, and their values are the same.
+        weights["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    weights |= model_kwargs
+    try:
+        model = getattr(transformers, auto).from_pretrained(
+            name_or_path, dtype=dtype, **where, **weights
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"cannot load the weights of {name_or_path!r}: {error} (only safetensors and GGUF are "
+            "read, as other formats can run code)"
+        ) from error
+    if processor is None:
+        text_only = auto == "AutoModelForCausalLM"
+        kind = transformers.AutoTokenizer if text_only else transformers.AutoProcessor
+        processor = kind.from_pretrained(name_or_path, **where)
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        return Loaded(model, processor, folder.resolve().name, digest_of_files(folder, gguf_file))
+    return Loaded(model, processor, name_or_path, _commit(name_or_path, gguf_file, revision))
+
+
+def _auto_class(transformers: Any, config: Any, name: str) -> str:
+    remote = getattr(config, "auto_map", None) or {}
+    for auto in _CLASSES:
+        mapping = getattr(getattr(transformers, auto, None), "_model_mapping", {})
+        if type(config) in mapping or auto in remote:
+            return auto
+    raise ConfigError(
+        f"{name!r} is of type {config.model_type!r}, which is no causal or multimodal language "
+        "model that this version of transformers knows"
+    )
+
+
+def _commit(name: str, gguf_file: str | None, revision: str | None) -> str:
+    """The hub's commit that the weights came from, by where its cache put a file of them."""
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    file = cached_file(name, gguf_file or "config.json", revision=revision)
+    return str(extract_commit_hash(file, None) or revision or "main")
