@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -62,10 +62,16 @@ def check_finite(item_ids: Sequence[str], features: Tensor) -> None:
     )
 
 
-def check_fingerprints(fingerprints: Sequence[str] | None, count: int) -> Sequence[str]:
-    """One fingerprint an item, or empty ones."""
+def fingerprints_by_id(
+    fingerprints: Sequence[str] | Mapping[str, str] | None, item_ids: Sequence[str]
+) -> Mapping[str, str]:
+    """Fingerprints by item id, from either form."""
     if fingerprints is None:
-        return [""] * count
-    if len(fingerprints) != count:
-        raise StoreError(f"`fingerprints` has {len(fingerprints)} entries for {count} items")
-    return fingerprints
+        return {}
+    if isinstance(fingerprints, Mapping):
+        return fingerprints
+    if len(fingerprints) != len(item_ids):
+        raise StoreError(
+            f"`fingerprints` has {len(fingerprints)} entries for {len(item_ids)} items"
+        )
+    return dict(zip(item_ids, fingerprints, strict=True))

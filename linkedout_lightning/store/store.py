@@ -14,11 +14,12 @@ from torch import Tensor
 
 from linkedout_lightning.errors import StoreError, StoreSpecError, UnknownItemError
 from linkedout_lightning.store import index, table
-from linkedout_lightning.store.checks import check_fingerprints, check_finite, check_fit
+from linkedout_lightning.store.checks import check_finite, check_fit, fingerprints_by_id
 from linkedout_lightning.store.faults import as_store_errors, reason
 from linkedout_lightning.store.spec import StoreSpec
 
 _GATHER_BYTES = 64 * 2**20  # Arrow's copy of a gather is bounded by it; the result is not.
+_PIECE_BYTES = 512 * 2**20
 _COMPACT_RETRIES = 5
 
 
@@ -207,8 +208,9 @@ class FeatureStore:
         features: Tensor,
         mask: Tensor,
         *,
-        fingerprints: Sequence[str] | None = None,
+        fingerprints: Sequence[str] | Mapping[str, str] | None = None,
         replace: bool = False,
+        failures: Mapping[str, str] | None = None,
     ) -> None:
         """Add items in one atomic commit: all of them become visible or none.
 
@@ -216,19 +218,22 @@ class FeatureStore:
             item_ids: ``n`` distinct ids.
             features: ``(n, L, S, D)`` in the store's dtype.
             mask: bool ``(n, S)``, which slots hold something.
-            fingerprints: What the features were made from, to find changed items later.
+            fingerprints: What the features were made from, to find changed items later: one an
+                item, or by item id.
             replace: Let the new features stand for those that an id already has.
+            failures: Reasons of other items that yielded nothing, recorded in the same commit;
+                their fingerprints are looked up by id.
 
         Raises:
             StoreSpecError: Shape or dtype do not fit; the message names each field that differs.
             NonFiniteError: Features hold NaN or infinity; the message names the items.
             StoreError: An id is there already or twice, or the store cannot be written.
         """
-        item_ids = list(item_ids)
+        item_ids, failures = list(item_ids), failures or {}
         check_fit(item_ids, features, mask, spec=self._spec, path=self.path)
-        stamps = check_fingerprints(fingerprints, len(item_ids))
-        if not item_ids:
-            return
+        stamps = fingerprints_by_id(fingerprints, item_ids)
+        if both := failures.keys() & set(item_ids):
+            raise StoreError(f"{sorted(both)[0]!r} is given with features and as a failure")
         check_finite(item_ids, features)
         self.refresh()
         if not replace and (present := [i for i in item_ids if i in self]):
@@ -236,9 +241,14 @@ class FeatureStore:
                 f"{len(present)} of {len(item_ids)} items are already in the feature store at "
                 f"{self.path!r}, first {present[0]!r}; pass replace=True to replace their features"
             )
-        self._write(
-            table.feature_rows(item_ids, features, mask, fingerprints=stamps, spec=self._spec)
+        rows = table.feature_rows(
+            item_ids,
+            features,
+            mask,
+            fingerprints=[stamps.get(i, "") for i in item_ids],
+            spec=self._spec,
         )
+        self._write(rows, failures, stamps)
 
     def record_failures(
         self, reasons: Mapping[str, str], *, fingerprints: Mapping[str, str] | None = None
@@ -249,14 +259,7 @@ class FeatureStore:
             reasons: Reason by item id.
             fingerprints: What was tried, by item id.
         """
-        if not reasons:
-            return
-        stamps = [(fingerprints or {}).get(item_id, "") for item_id in reasons]
-        self._write(
-            table.failure_rows(
-                list(reasons), list(reasons.values()), fingerprints=stamps, spec=self._spec
-            )
-        )
+        self._write(None, reasons, fingerprints or {})
 
     def delete(self, item_ids: Sequence[str]) -> None:
         """Remove items, their older features and their failures in one commit.
@@ -327,6 +330,11 @@ class FeatureStore:
             batch = list(item_ids[start : start + batch_size])
             yield StoreBatch(batch, *self.get(batch))
 
+    @property
+    def pieces(self) -> int:
+        """Into how many pieces appends have cut the table; thousands make reading slow."""
+        return len(self._dataset.get_fragments())
+
     def compact(self, *, keep: timedelta = timedelta(days=1)) -> None:
         """Merge small pieces into large ones and free what nothing shows any more.
 
@@ -341,7 +349,12 @@ class FeatureStore:
                 with as_store_errors("compact", self.path):
                     if gone := index.superseded(self._dataset):
                         self._dataset.delete(f"_rowid IN ({', '.join(map(str, gone))})")
-                    self._dataset.optimize.compact_files(batch_size=1024)
+                    # Pieces of this size are left alone, so that compacting often does not
+                    # write a large store anew each time.
+                    target = max(1024, _PIECE_BYTES // self._spec.bytes_per_item)
+                    self._dataset.optimize.compact_files(
+                        target_rows_per_fragment=target, batch_size=1024
+                    )
                     self._dataset.checkout_latest()
                     self._index.update(self._dataset)
                     self._dataset.cleanup_old_versions(older_than=keep)
@@ -351,11 +364,25 @@ class FeatureStore:
                 if "conflict" not in str(error).lower() or attempt == _COMPACT_RETRIES - 1:
                     raise
 
-    def _write(self, rows: Any) -> None:
+    def _write(
+        self, rows: Any, failures: Mapping[str, str], fingerprints: Mapping[str, str]
+    ) -> None:
         import lance
+        import pyarrow as pa
 
+        tables = [rows] if rows is not None and len(rows) else []
+        if failures:
+            stamps = [fingerprints.get(item_id, "") for item_id in failures]
+            reasons = list(failures.values())
+            tables.append(
+                table.failure_rows(list(failures), reasons, fingerprints=stamps, spec=self._spec)
+            )
+        if not tables:
+            return
         with as_store_errors("write", self.path):
-            self._dataset = lance.write_dataset(rows, self._dataset, mode="append")
+            self._dataset = lance.write_dataset(
+                pa.concat_tables(tables), self._dataset, mode="append"
+            )
             self._index.update(self._dataset)
 
     def _check_known(self, item_ids: Sequence[str], known: Any) -> None:

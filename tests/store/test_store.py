@@ -22,7 +22,6 @@ from linkedout_lightning.errors import (
     UnknownItemError,
 )
 from linkedout_lightning.store import FeatureStore, StoreSpec
-from linkedout_lightning.store.table import feature_rows
 
 
 def make_spec(**changes: object) -> StoreSpec:
@@ -120,7 +119,7 @@ def test_two_writers_of_one_id_leave_one_row(store: FeatureStore) -> None:
     other = FeatureStore.open(store.path)
     store.append(["a", "b", "c"], *first)
     # The other process looked before: what `append` checks is not what it meets.
-    other._write(feature_rows(["c", "b", "x"], *second, fingerprints=["", "", ""], spec=store.spec))
+    other.append(["c", "b", "x"], *second, replace=True)
     store.refresh()
     for view in (store, other, FeatureStore.open(store.path)):
         assert view.item_ids == ["a", "b", "c", "x"]
@@ -154,6 +153,23 @@ def test_failures_are_kept_and_cleared_by_features(store: FeatureStore) -> None:
     assert again.fingerprints() == {"a": "f3", "it's": ""}
     again.delete(["it's", "a"])
     assert FeatureStore.open(store.path).failures == {}
+
+
+def test_features_and_failures_share_a_commit(store: FeatureStore) -> None:
+    before = store.version
+    stamps = {"a": "1", "b": "2", "c": "3"}
+    store.append(["a", "b"], *rows(2), fingerprints=stamps, failures={"c": "broken"})
+    again = FeatureStore.open(store.path)
+    assert again.version == before + 1
+    assert again.item_ids == ["a", "b"]
+    assert again.failures == {"c": "broken"}
+    assert again.fingerprints() == stamps
+    with pytest.raises(StoreError, match="'d' is given with features and as a failure"):
+        store.append(["d"], *rows(1), failures={"d": "x"})
+    with pytest.raises(StoreError, match="2 entries for 1 items"):
+        store.append(["d"], *rows(1), fingerprints=["1", "2"])
+    assert store.version == before + 1
+    assert store.pieces == 1
 
 
 def test_delete_removes_every_version_of_an_item(store: FeatureStore) -> None:

@@ -36,6 +36,8 @@ for start in range(0, len(todo), size):
     mask = torch.ones(len(part), 2, dtype=torch.bool)
     store.append([f"{name}-{i}" for i in part], values, mask)
     print(part[-1], flush=True)
+    if store.pieces > 40:
+        store.compact()
 """
 
 
