@@ -27,8 +27,12 @@ class TrainBatch(NamedTuple):
 
     @property
     def targets(self) -> Tensor:
-        """``(B, M)``: all but the first item; positions whose input or target is 0 do not count."""
-        return self.items[:, 1:]
+        """``(B, M)``: the item after each input, 0 where the input is padding.
+
+        The first item of a sequence follows nothing: it is no target, although it stands behind a
+        padding position of a left-padded row.
+        """
+        return self.items[:, 1:] * (self.items[:, :-1] != 0)
 
 
 class EvalBatch(NamedTuple):

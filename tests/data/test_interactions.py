@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -49,7 +51,7 @@ def test_equals_sorting_by_hand(rows: list[Row], duplicates: str) -> None:
     assert data.report.repeats == len(set(rows)) - len({row[:2] for row in rows})
     back = [
         (a, b) for u in data.user_ids for own in [[r[2] for r in rows if r[0] == u]]
-        for a, b in zip(own, own[1:], strict=False) if b < a
+        for a, b in pairwise(own) if b < a
     ]  # fmt: skip
     assert data.report.unsorted == len(back)
     assert len(data) == data.report.rows == sum(map(len, sequences(data).values()))

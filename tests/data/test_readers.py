@@ -72,7 +72,7 @@ def test_named_columns(tmp_path: Path) -> None:
     assert rows_of(raw) == [("u", "i", 5)]
     with pytest.raises(DataError, match="no user column 'whom'; its columns are 'who', 'what'"):
         read_interactions(path, user_column="whom")
-    with pytest.raises(DataError, match="which column of .* is the item.*'when'.*item_column"):
+    with pytest.raises(DataError, match=r"which column of .* is the item.*'when'.*item_column"):
         read_interactions(path)
 
 
