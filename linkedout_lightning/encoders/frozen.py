@@ -48,7 +48,7 @@ class FrozenTokens:
         layers, count, slots, rank = tokens.shape
         flat = tokens.view(layers, count, slots * rank).index_select(1, rows)
         valid = None if self._complete else mask.index_select(0, rows)
-        return flat.view(layers, -1, slots, rank).to(dtype), valid
+        return flat.view(layers, len(rows), slots, rank).to(dtype), valid
 
     def span(
         self, start: int, stop: int, device: torch.device, dtype: torch.dtype

@@ -74,12 +74,11 @@ class IDItemEncoder(nn.Module):
     def forward(self, item_index: Tensor) -> Tensor:
         """``(…)`` long to ``(…, H)``; zero where the index is 0."""
         check_index(item_index, self.num_items)
-        vectors = nn.functional.embedding(item_index, self.weight, padding_idx=0)
+        vectors = nn.functional.embedding(item_index, self.weight)
         if self.no_id is not None:
-            shown = self.known[item_index]
-            padding = (item_index == 0).unsqueeze(-1)
-            vectors = self._hide(vectors, shown).masked_fill(padding, 0.0)
-        return self._drop(vectors)
+            vectors = self._hide(vectors, self.known[item_index])
+        # Row 0 is not relied on to be zero: weight initialisers of host frameworks overwrite it.
+        return self._drop(vectors.masked_fill((item_index == 0).unsqueeze(-1), 0.0))
 
     def all_items(self) -> Tensor:
         """``(N + 1, H)``, row 0 zero and without a gradient."""

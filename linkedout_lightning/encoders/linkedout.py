@@ -41,9 +41,9 @@ class LinkedOutItemEncoder(nn.Module):
     encoder of other items.
 
     **Size of the vectors.** The fused vector is multiplied by a learned scalar that starts at
-    :math:`1/\sqrt H`, so that item vectors have a norm of about 1 and their dot product with
-    states of unit variance starts with about unit variance: a softmax that is neither flat nor
-    saturated. Norms stay free, for popularity to use; ``output_norm`` binds them.
+    :math:`1/\sqrt H`, so that item vectors start with norms from 0.4 to 1, and so do the
+    standard deviations of their dot products with states of unit variance: a softmax that is
+    neither flat nor saturated. Norms stay free, for popularity to use; ``output_norm`` binds them.
 
     **IDs and new items.** With an ID fusion, an item outside ``train_item_ids`` shows one learned
     ``[no-id]`` vector, in training and evaluation alike, and so do items given to
@@ -132,7 +132,7 @@ class LinkedOutItemEncoder(nn.Module):
         output_norm: str = "none",
         missing: str = "error",
         token_dtype: torch.dtype = torch.float32,
-        chunk_items: int = 4096,
+        chunk_items: int = 2048,
         recompute: bool = False,
     ) -> None:
         super().__init__()

@@ -36,8 +36,9 @@ class TokenProjection(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """``(L, B, S, R)`` to ``(L, B, S, H)``."""
         layers, batch, slots, _ = tokens.shape
-        y = self.linear(tokens.flatten(1, 2)).view(layers, batch, slots, -1)
-        y = y + self.slot.unsqueeze(1)
+        y = self.linear(tokens.flatten(1, 2))
+        # Sizes and no -1: there may be no item at all.
+        y = y.view(layers, batch, slots, y.shape[-1]) + self.slot.unsqueeze(1)
         return nn.functional.layer_norm(y, y.shape[-1:])
 
 
@@ -88,7 +89,7 @@ class LatentCompressor(nn.Module):
         y = self.project(tokens)  # (L, B, S, H)
         layers, batch, slots, dim = y.shape
         scores = torch.bmm(y.flatten(1, 2), self.query / math.sqrt(dim))
-        scores = scores.view(layers, batch, slots, -1)
+        scores = scores.view(layers, batch, slots, scores.shape[-1])
         if mask is None:
             weights = scores.softmax(2)
         else:

@@ -18,7 +18,7 @@ def mean_cosine(vectors: Tensor) -> float:
         >>> round(mean_cosine(torch.ones(4, 2)), 6)
         1.0
     """
-    unit = torch.nn.functional.normalize(vectors.double(), dim=-1)
+    unit = torch.nn.functional.normalize(vectors.detach().double(), dim=-1)
     n = unit.shape[0]
     # The sum over all ordered pairs is the squared length of the sum: O(nH) and not O(n²H).
     return float((unit.sum(0).square().sum() - unit.square().sum()) / (n * (n - 1)))
@@ -38,7 +38,8 @@ def effective_rank(vectors: Tensor) -> float:
         >>> round(effective_rank(x), 4)
         4.0
     """
-    centred = vectors.double() - vectors.double().mean(0)
+    vectors = vectors.detach().double()
+    centred = vectors - vectors.mean(0)
     spectrum = torch.linalg.svdvals(centred).square()
     total = spectrum.sum()
     if total == 0:

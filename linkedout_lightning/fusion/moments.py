@@ -39,16 +39,23 @@ class TokenMoments:
     def __init__(self, *, layers: int, slots: int, features: int) -> None:
         self.count = torch.zeros(slots, dtype=torch.float64)
         self._exact = features <= _EXACT_WIDTH
+        self._dtype = torch.float64 if self._exact else torch.float32
         # Sums are about a shift near the mean: LLM states have a few coordinates whose mean is
         # hundreds of times their spread, and E[x²] − E[x]² would cancel there.
-        self._shift = torch.zeros(layers, slots, features)
+        self._shift = torch.zeros(layers, slots, features, dtype=self._dtype)
         self._sum = torch.zeros(layers, slots, features, dtype=torch.float64)
         self._scatter = torch.zeros(layers, features, features, dtype=torch.float64)
 
     @property
     def tolerance(self) -> float:
         """Eigenvalues below this share of the largest one are rounding noise."""
-        return 1e-12 if self._exact else 1e-6
+        # No larger: an LLM's massive activations have variances 1e6 times the others'.
+        return 1e-12 if self._exact else 1e-8
+
+    @property
+    def rank_limit(self) -> int:
+        """Rank that a covariance can have at most: tokens less one for each mean taken off."""
+        return int(self.count.sum() - (self.count > 0).sum())
 
     def update(self, features: Tensor, mask: Tensor) -> None:
         """Add a chunk.
@@ -66,9 +73,9 @@ class TokenMoments:
         first = mask.int().argmax(0)  # (S,) the first item that has the slot
         for layer in range(features.shape[1]):
             if fresh.any():
-                start = features[first, layer, torch.arange(mask.shape[1])].float()  # (S, D)
-                self._shift[layer, fresh] = start[fresh]
-            x = features[:, layer].float() - self._shift[layer]
+                start = features[first, layer, torch.arange(mask.shape[1])]  # (S, D)
+                self._shift[layer, fresh] = start[fresh].to(self._dtype)
+            x = features[:, layer].to(self._dtype) - self._shift[layer]
             x = torch.where(valid, x, 0.0)
             if not torch.isfinite(x).all():
                 raise NonFiniteError(
@@ -77,7 +84,6 @@ class TokenMoments:
                 )
             self._sum[layer] += x.sum(0, dtype=torch.float64)
             rows = x.flatten(0, 1)  # (B·S, D)
-            rows = rows.double() if self._exact else rows
             self._scatter[layer] += rows.T @ rows
         self.count += mask.sum(0)
 

@@ -56,7 +56,9 @@ class StackedMLP(nn.Module):
     ) -> None:
         super().__init__()
         self.inner = StackedLinear(layers, inputs, hidden)
-        self.outer = StackedLinear(layers, hidden, outputs, gain=0.5)
+        # A GELU's mean is not zero, and neither is |o - n|: what comes out has a part that is the
+        # same for all items. Small at first, it leaves the linear path beside it isotropic.
+        self.outer = StackedLinear(layers, hidden, outputs, gain=0.25)
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:

@@ -118,9 +118,7 @@ class Whitening(nn.Module):
                 "no valid token to fit the whitening on: every slot of every training item is "
                 "masked, or there is no training item"
             )
-        projection = torch.stack(
-            [self._project(c, moments.tolerance) for c in moments.covariance()]
-        )
+        projection = torch.stack([self._project(c, moments) for c in moments.covariance()])
         if not projection.any():
             raise DataError(
                 f"the features do not vary over the {int(moments.count.sum())} tokens of the "
@@ -132,10 +130,11 @@ class Whitening(nn.Module):
             _log.info("whitening: rank %d wanted, layers have %s", self.rank, self.ranks)
         return self
 
-    def _project(self, covariance: Tensor, tolerance: float) -> Tensor:
+    def _project(self, covariance: Tensor, moments: TokenMoments) -> Tensor:
         values, vectors = torch.linalg.eigh(covariance)  # ascending
         values, vectors = values.flip(0)[: self.rank], vectors.flip(1)[:, : self.rank]
-        kept = values > tolerance * values[0].clamp(min=0)
+        kept = values > moments.tolerance * values[0].clamp(min=0)
+        kept[moments.rank_limit :] = False
         if not kept.any():
             return torch.zeros_like(vectors)
         # The median and not the mean or the largest: a few of an LLM's coordinates have variances
