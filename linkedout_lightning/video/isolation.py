@@ -111,7 +111,8 @@ class DecoderProcess:
             process = self._running()
             deadline = time.monotonic() + self._timeout_s
             request = {
-                "path": path,
+                # The worker may have been started in another folder.
+                "path": os.path.join(os.getcwd(), path),
                 "function": function,
                 "settings": dataclasses.asdict(settings),
                 "timeout_s": self._timeout_s,

@@ -38,19 +38,20 @@ class PixelConverter:
         """Make an upright uint8 ``(height, width, 3)`` array of one ``av.VideoFrame``."""
         turns, mirror = orientation(frame)
         upright = (frame.width, frame.height) if turns % 2 else (frame.height, frame.width)
+        self._require_allowed(*upright)
         if self._size is None:
             self._size = self._settings.target_size(*upright)
-            for height, width in (upright, self._size):
-                if height * width > self._settings.max_pixels:
-                    raise TooLargeError(
-                        f"{width}x{height} is more than the limit of "
-                        f"{self._settings.max_pixels} pixels"
-                    )
+            self._require_allowed(*self._size)
         height, width = self._size[::-1] if turns % 2 else self._size
         array = self._scaled(frame, height, width)
         if mirror:
             array = array[:, ::-1]
         return np.ascontiguousarray(np.rot90(array, turns))
+
+    def _require_allowed(self, height: int, width: int) -> None:
+        limit = self._settings.max_pixels
+        if height * width > limit:
+            raise TooLargeError(f"{width}x{height} is more than the limit of {limit} pixels")
 
     def _scaled(self, frame: Any, height: int, width: int) -> NDArray[np.uint8]:
         colours = (frame.colorspace, frame.color_range)

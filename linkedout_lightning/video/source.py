@@ -60,6 +60,13 @@ class VideoSource:
         """An error about this file."""
         return VideoDecodeError(self.path, reason)
 
+    def nothing_decoded(self) -> VideoDecodeError:
+        """The error of a stream whose packets gave no frame at all."""
+        if not self.stream.codec_context.width:
+            # FFmpeg itself drops a header's size of about 16384x16384 and above.
+            return self.fail("no frame could be decoded, and its size is missing or absurd")
+        return self.fail("no frame could be decoded")
+
     def reopen(self) -> None:
         """Start again from the first packet; not every format can seek there."""
         self.container.close()
@@ -88,7 +95,7 @@ class VideoSource:
         """
         starts: list[int] = []
         keys: list[int] = []
-        packets, last, last_duration = 0, 0, 0
+        packets, last, last_duration, open_gops = 0, 0, 0, False
         for packet in self._packets():
             if not packet.size:
                 continue
@@ -104,6 +111,8 @@ class VideoSource:
             starts.append(packet.pts)
             if packet.is_keyframe:
                 keys.append(packet.pts)
+            elif keys and packet.pts < keys[-1]:
+                open_gops = True
         if not starts:
             raise self.fail(self._why_no_packets())
         return make_timeline(
@@ -112,6 +121,7 @@ class VideoSource:
             last_duration=last_duration,
             time_base=self.stream.time_base,
             guessed_fps=self.guessed_fps,
+            open_gops=open_gops,
         )
 
     @property
@@ -141,8 +151,6 @@ class VideoSource:
 
     def _open(self) -> Any:
         options = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
-        # Decoders enforce the limit on every frame, whatever the header says.
-        options["max_pixels"] = str(self._max_pixels)
         try:
             return av.open(f"file:{self.path}", options=options)
         except MemoryError:
@@ -161,7 +169,9 @@ class VideoSource:
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > self._max_pixels:
             raise self.fail(f"{width}x{height} is more than the limit of {self._max_pixels} pixels")
-        stream.codec_context.options = {"max_pixels": str(self._max_pixels)}
+        # Frames may be larger than the header says. FFmpeg counts with its padding, so this is a
+        # rough guard of the decoder's memory; the exact limit holds where pixels are converted.
+        stream.codec_context.options = {"max_pixels": str(2 * self._max_pixels + (1 << 16))}
         # Frame threads decode ahead of every seek in vain; many videos at once use more processes.
         stream.codec_context.thread_count = 1
         for other in self.container.streams:

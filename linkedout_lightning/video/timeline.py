@@ -22,12 +22,14 @@ class Timeline:
         keys: int64 ``(m,)``, increasing: the starts at which decoding can begin.
         end: Tick at which the last frame ends.
         time_base: Seconds a tick.
+        open_gops: Whether frames exist that are shown before the key frame they are decoded after.
     """
 
     starts: NDArray[np.int64]
     keys: NDArray[np.int64]
     end: int
     time_base: Fraction
+    open_gops: bool = False
 
     @property
     def duration(self) -> float:
@@ -73,6 +75,7 @@ def make_timeline(
     last_duration: int,
     time_base: Fraction,
     guessed_fps: Fraction | None,
+    open_gops: bool = False,
 ) -> Timeline:
     """Build a timeline from packets in any order.
 
@@ -83,6 +86,7 @@ def make_timeline(
             then the median distance between frames stands in, or one frame of ``guessed_fps``.
         time_base: Seconds a tick.
         guessed_fps: The rate that the container claims, if any; used only for a single frame.
+        open_gops: As in :class:`Timeline`.
     """
     unique = np.unique(np.asarray(starts, dtype=np.int64))
     if last_duration <= 0:
@@ -91,4 +95,5 @@ def make_timeline(
         else:
             last_duration = round(1 / ((guessed_fps or Fraction(25)) * time_base))
     end = int(unique[-1]) + max(1, last_duration)
-    return Timeline(unique, np.unique(np.asarray(keys, dtype=np.int64)), end, time_base)
+    unique_keys = np.unique(np.asarray(keys, dtype=np.int64))
+    return Timeline(unique, unique_keys, end, time_base, open_gops)

@@ -43,7 +43,7 @@ def _decode(source: VideoSource, settings: DecodeSettings) -> Frames:
         source.reopen()
         shown = _in_order(source.frames(), distinct, PixelConverter(settings))
     if not shown:
-        raise source.fail("no frame could be decoded")
+        raise source.nothing_decoded()
     first = int(timeline.starts[0])
     seconds = [float((shown[tick][0] - first) * timeline.time_base) for tick in wanted]
     return Frames(
@@ -126,7 +126,7 @@ def _decode_by_count(source: VideoSource, settings: DecodeSettings) -> Frames:
     source.reopen()
     count = sum(1 for _ in source.frames())
     if not count:
-        raise source.fail("no frame could be decoded")
+        raise source.nothing_decoded()
     rate = source.guessed_fps or Fraction(25)
     timeline = make_timeline(
         list(range(count)), [0], last_duration=1, time_base=1 / rate, guessed_fps=rate
