@@ -25,6 +25,8 @@ from linkedout_lightning.sequence.optimizers import adamw_with_warmup
 
 LOSSES = ("full", "in_batch", "sampled")
 
+_CPU_CELLS, _GPU_CELLS = 1 << 22, 1 << 28
+
 
 class SequentialRecommender(pl.LightningModule):
     """Next-item recommendation: an item encoder, a sequence backbone and a softmax loss.
@@ -164,6 +166,8 @@ class SequentialRecommender(pl.LightningModule):
 
     def encode_sequences(self, inputs: Tensor) -> Tensor:
         """``(B, M)`` int64 item indices, left-padded with 0, to user states ``(B, H)``."""
+        if not inputs.shape[1]:  # nobody in the batch has a history
+            inputs = inputs.new_zeros(len(inputs), 1)
         if self._table is not None:
             vectors = F.embedding(inputs, self._table)
         else:
@@ -251,7 +255,13 @@ class SequentialRecommender(pl.LightningModule):
         self.test_metrics.update(self._ranks(batch), batch.target, batch.users)
 
     def _ranks(self, batch: EvalBatch) -> Tensor:
-        return target_ranks(self.scores(batch.inputs), batch.target, batch.history)
+        states, columns = self.encode_sequences(batch.inputs), self.item_table().T
+        # Scores of a few users at a time stay in the cache between product and comparison, and a
+        # large catalogue does not need (B, N + 1) numbers at once.
+        budget = _CPU_CELLS if states.device.type == "cpu" else _GPU_CELLS
+        users = max(32, budget // columns.shape[1])
+        parts = [t.split(users) for t in (states, batch.target, batch.history)]
+        return torch.cat([target_ranks(s @ columns, t, h) for s, t, h in zip(*parts, strict=True)])
 
     def on_validation_epoch_start(self) -> None:
         """Encode the catalogue."""

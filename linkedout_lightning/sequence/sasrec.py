@@ -142,7 +142,8 @@ class _Block(nn.Module):
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
         query, key, value = (
-            t.view(*t.shape[:2], self.heads, -1).transpose(1, 2) for t in (query, key, value)
+            t.view(*t.shape[:2], self.heads, self.dim // self.heads).transpose(1, 2)
+            for t in (query, key, value)
         )  # (B, heads, Q or M, H / heads)
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=allowed, dropout_p=self.p if self.training else 0.0
