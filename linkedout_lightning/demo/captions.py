@@ -66,7 +66,10 @@ def caption(words: dict[str, str], rng: np.random.Generator) -> str:
 def clip_words(clips: Clips) -> list[dict[str, str]]:
     """Attribute -> value for each clip."""
     rows = clips.codes.tolist()
-    return [{name: ATTRIBUTES[name][code] for name, code in zip(NAMES, row, strict=True)} for row in rows]
+    return [
+        {name: ATTRIBUTES[name][code] for name, code in zip(NAMES, row, strict=True)}
+        for row in rows
+    ]
 
 
 def vocabulary() -> list[str]:

@@ -13,7 +13,11 @@ from linkedout_lightning.demo.captions import vocabulary
 
 if TYPE_CHECKING:
     import torch
-    from transformers import Idefics3ForConditionalGeneration, Idefics3Processor, PreTrainedTokenizerFast
+    from transformers import (
+        Idefics3ForConditionalGeneration,
+        Idefics3Processor,
+        PreTrainedTokenizerFast,
+    )
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The committed model: `AutoModelForImageTextToText.from_pretrained(WEIGHTS)`."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from linkedout_lightning.demo.shapes import SHAPES, Plane
 from linkedout_lightning.demo.scenes import draw_scene
+from linkedout_lightning.demo.shapes import SHAPES, Plane
 from linkedout_lightning.demo.world import ATTRIBUTES, CUTS, Clips
 
 COLORS: dict[str, tuple[float, float, float]] = {

@@ -84,6 +84,8 @@ class Run:
         self.processor: Idefics3Processor = build_processor()
         self.model: Idefics3ForConditionalGeneration = build_model(self.processor.tokenizer)
         vision_stage.start_well(self.model)
+        # The fused attention's backward is slow on a CPU at these lengths: plain matrices halve a step's time.
+        self.model.set_attn_implementation("eager")
         self.progress = Progress()
         self.saved: dict[str, Any] = {}
         path = config.work / "checkpoint.pt"
@@ -160,7 +162,8 @@ def train_vision(run: Run) -> None:
     config, model = run.config, run.model
     vision = model.model.vision_model
     heads = vision_stage.FrameHeads(
-        vision_dim=model.config.vision_config.hidden_size, text_dim=model.config.text_config.hidden_size
+        vision_dim=model.config.vision_config.hidden_size,
+        text_dim=model.config.text_config.hidden_size,
     )
 
     def loss(step: int) -> tuple[torch.Tensor, dict[str, float]]:
@@ -170,7 +173,10 @@ def train_vision(run: Run) -> None:
     def evaluate() -> dict[str, float]:
         with torch.no_grad():
             rngs = (np.random.default_rng([config.seed, 2, i]) for i in range(8))
-            rows = [vision_stage.frame_loss(model, heads, vision_stage.FrameBatch(256, r))[1] for r in rngs]
+            rows = [
+                vision_stage.frame_loss(model, heads, vision_stage.FrameBatch(256, r))[1]
+                for r in rngs
+            ]
         return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
     run.train(
@@ -218,11 +224,17 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m linkedout_lightning.demo.train", description=__doc__.split("\n\n")[0]
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
-    parser.add_argument("--work", type=Path, default=TrainConfig.work, help="checkpoints and caches")
-    parser.add_argument("--minutes", type=float, default=TrainConfig.minutes, help="wall-clock budget")
+    parser.add_argument(
+        "--work", type=Path, default=TrainConfig.work, help="checkpoints and caches"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=TrainConfig.minutes, help="wall-clock budget"
+    )
     parser.add_argument("--vision-share", type=float, default=TrainConfig.vision_share)
     parser.add_argument("--batch", type=int, default=TrainConfig.batch, help="frames a step")
-    parser.add_argument("--clips", type=int, default=TrainConfig.clips, help="clips for the captions")
+    parser.add_argument(
+        "--clips", type=int, default=TrainConfig.clips, help="clips for the captions"
+    )
     parser.add_argument("--seed", type=int, default=TrainConfig.seed)
     parser.add_argument("--threads", type=int, default=TrainConfig.threads)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")

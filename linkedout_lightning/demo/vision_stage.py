@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from linkedout_lightning.demo.model import DEMO_SIZE, PATCH, VISUAL_TOKENS, normalize
@@ -160,18 +160,24 @@ def start_well(model: Idefics3ForConditionalGeneration) -> None:
     filters = []
     for total in range(2 * PATCH):
         for fy in range(total + 1):
-            wave = torch.cos(math.pi * fy * grid)[:, None] * torch.cos(math.pi * (total - fy) * grid)
+            wave = torch.cos(math.pi * fy * grid)[:, None] * torch.cos(
+                math.pi * (total - fy) * grid
+            )
             filters.extend(wave * torch.eye(3)[channel][:, None, None] for channel in range(3))
     dim = embeddings.embed_dim
     weight = torch.stack(filters[:dim])
     side = DEMO_SIZE // PATCH
     place = (torch.arange(side) + 0.5) / side * math.pi
-    waves = torch.cat([f(place[:, None] * k) for k in range(1, dim // 8 + 1) for f in (torch.sin, torch.cos)], 1)
+    waves = torch.cat(
+        [f(place[:, None] * k) for k in range(1, dim // 8 + 1) for f in (torch.sin, torch.cos)], 1
+    )
     half = waves[:, : dim // 2]
     table = torch.cat(
         [half[:, None].expand(side, side, -1), half[None].expand(side, side, -1)], -1
     ).flatten(0, 1)
     with torch.no_grad():
-        embeddings.patch_embedding.weight.copy_(weight / weight.flatten(1).norm(dim=1)[:, None, None, None] / 4)
+        embeddings.patch_embedding.weight.copy_(
+            weight / weight.flatten(1).norm(dim=1)[:, None, None, None] / 4
+        )
         embeddings.position_embedding.weight.zero_()
         embeddings.position_embedding.weight[:, : table.shape[1]].add_(0.3 * table)
