@@ -1,0 +1,374 @@
+"""What a comparison is made of: the one schema of Python, YAML and the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from linkedout_lightning.compare.names import (
+    CONTROLS,
+    FLOORS,
+    FUSIONS,
+    EncoderName,
+    parse_encoder,
+)
+from linkedout_lightning.errors import ConfigError
+
+BACKBONES = ("sasrec", "gru4rec")
+SPLITS = ("leave_one_out", "temporal", "cold_items")
+LOSSES = ("full", "in_batch", "sampled")
+
+TUNABLE = (
+    "dim",
+    "rank",
+    "compressor",
+    "queries",
+    "top_k",
+    "temperature",
+    "balance_weight",
+    "id_dropout",
+    "item_dropout",
+    "expert_dropout",
+    "whitening_power",
+    "output_norm",
+    "missing",
+    "blocks",
+    "heads",
+    "gru_layers",
+    "loss",
+    "negatives",
+    "lr",
+    "weight_decay",
+    "dropout",
+    "gradient_clip",
+    "batch_size",
+    "epochs",
+    "patience",
+)
+"""Settings that `overrides` may change for an encoder, a backbone or one pair of them."""
+
+_PRESETS: dict[str | None, dict[str, Any]] = {
+    None: {
+        "split": "leave_one_out",
+        "max_len": 50,
+        "min_len": 3,
+        "duplicates": "drop",
+        "loss": "full",
+        "weight_decay": 0.01,
+    },
+    # The authors' SASRec code: the last 13 items, at most 10 of them inputs.
+    "microlens": {
+        "split": "leave_one_out",
+        "max_len": 10,
+        "min_len": 5,
+        "duplicates": "keep",
+        "loss": "in_batch",
+        "weight_decay": 0.1,
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """A matrix of encoders x backbones x seeds on one data set.
+
+    Args:
+        interactions: Table of interactions: RecBole .inter, MicroLens pairs, Parquet or CSV.
+        out: Folder for the results; cells that stand there with the same configuration, data and
+            features are not run again.
+        store: Feature store that linkedout and its controls read.
+        stores: Further feature stores by name; each name is an encoder of its own.
+        encoders: Rows: popularity, cooccurrence, id, id-dropout, linkedout, random, shuffled, last,
+            layer:<k>, mean, concat, weighted-sum, dff, names in `stores`; +id adds an ID vector.
+        backbones: Sequence models: sasrec, gru4rec.
+        seeds: One run of each trained cell a seed.
+        baseline: Encoder that all others are tested against.
+        preset: A published protocol: microlens sets split, lengths, loss and weight decay.
+        format: Format of the interactions; auto decides by name and content.
+        split: leave_one_out, temporal or cold_items; none given: the preset's, or leave_one_out.
+        duplicates: drop or keep rows that repeat user, item and time; none given: the preset's, or
+            drop.
+        valid_share: Temporal split: share of the rows for validation.
+        test_share: Temporal split: share of the rows for the test.
+        cold_share: Share of the items that are cold in the split cold_items.
+        split_seed: Seed of the choice of cold items, the same for all cells.
+        max_len: Longest input sequence; none given: the preset's, or 50.
+        min_len: Users with fewer interactions are dropped and counted; none given: the preset's,
+            or 3.
+        user_column: Name of the user column; none given: the format's own.
+        item_column: Name of the item column; none given: the format's own.
+        time_column: Name of the time column; none given: the format's own.
+        dim: Size of an item vector.
+        rank: Size of a whitened token.
+        compressor: Layer token compressor: latent, mlp or mean.
+        queries: Learned queries of the latent compressor.
+        top_k: Layers that an item's gate keeps; none given: all.
+        temperature: Temperature of the gate.
+        balance_weight: Weight of the gate's load-balance loss.
+        id_dropout: How often the ID vector is hidden in training where features stand beside it.
+        item_dropout: How often the encoder id-dropout hides an item's ID in training.
+        expert_dropout: Dropout inside the layers' experts.
+        whitening_power: 1 whitens the features, 0 only centres and rotates them.
+        output_norm: Length of item vectors from features: none (free), layer or unit.
+        missing: What an item without features gets: error, zero or mean.
+        blocks: Blocks of SASRec.
+        heads: Attention heads of SASRec.
+        gru_layers: Layers of GRU4Rec.
+        loss: full, in_batch or sampled; none given: the preset's, or full.
+        negatives: Shared negatives of the sampled loss.
+        lr: Learning rate of AdamW.
+        weight_decay: Weight decay of AdamW; none given: the preset's, or 0.01.
+        dropout: Dropout of the sequence model.
+        gradient_clip: Largest gradient norm; 0 for no limit.
+        batch_size: Sequences a training step.
+        eval_batch_size: Users ranked at once.
+        epochs: Most epochs of a cell.
+        patience: Epochs without a better validation figure before a cell stops; 0 for never.
+        monitor: Validation figure that picks the best epoch, such as NDCG@10.
+        ks: Cut-offs of the metrics.
+        overrides: Settings of an encoder, a backbone or encoder/backbone that differ from the
+            above, for example {id: {lr: 0.0003}, linkedout/gru4rec: {dropout: 0.2}}.
+        jobs: Cells that run at the same time.
+        threads: CPU threads of each cell; 0 shares the cores among the jobs.
+        accelerator: Lightning's accelerator for the cells: auto, cpu, gpu and others.
+        devices: Accelerators that the cells are spread over, one a cell.
+        bootstrap: Resamples of the paired bootstrap over users.
+        keep_checkpoints: Keep the best weights of each cell in its folder.
+        html: Write report.html beside report.md and results.json.
+        title: Heading of the report.
+        simulated: The data are simulated; every table and page says so.
+        simulation_note: One or two sentences on how they were simulated.
+
+    Raises:
+        ConfigError: A value is not usable; the message names it, what is expected, and the fix.
+
+    Example:
+        >>> config = CompareConfig(interactions="pairs.tsv", encoders=("id",), preset="microlens")
+        >>> config.max_len, config.loss, config.weight_decay
+        (10, 'in_batch', 0.1)
+    """
+
+    interactions: str
+    out: str = "runs/compare"
+    store: str | None = None
+    stores: dict[str, str] = field(default_factory=dict)
+    encoders: tuple[str, ...] = (
+        "popularity",
+        "cooccurrence",
+        "id",
+        "id-dropout",
+        "random",
+        "shuffled",
+        "last",
+        "linkedout",
+        "linkedout+id",
+    )
+    backbones: tuple[str, ...] = ("sasrec",)
+    seeds: tuple[int, ...] = (0,)
+    baseline: str = "id"
+    preset: Literal["microlens"] | None = None
+    format: str = "auto"
+    split: str | None = None
+    duplicates: str | None = None
+    valid_share: float = 0.1
+    test_share: float = 0.1
+    cold_share: float = 0.1
+    split_seed: int = 0
+    max_len: int | None = None
+    min_len: int | None = None
+    user_column: str | None = None
+    item_column: str | None = None
+    time_column: str | None = None
+    dim: int = 128
+    rank: int = 256
+    compressor: str = "latent"
+    queries: int = 2
+    top_k: int | None = None
+    temperature: float = 1.0
+    balance_weight: float = 0.0
+    id_dropout: float = 0.2
+    item_dropout: float = 0.2
+    expert_dropout: float = 0.0
+    whitening_power: float = 1.0
+    output_norm: str = "none"
+    missing: str = "error"
+    blocks: int = 2
+    heads: int = 2
+    gru_layers: int = 1
+    loss: str | None = None
+    negatives: int = 2048
+    lr: float = 1e-3
+    weight_decay: float | None = None
+    dropout: float = 0.1
+    gradient_clip: float = 5.0
+    batch_size: int = 512
+    eval_batch_size: int = 1024
+    epochs: int = 50
+    patience: int = 5
+    monitor: str = "NDCG@10"
+    ks: tuple[int, ...] = (10, 20)
+    overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
+    jobs: int = 1
+    threads: int = 0
+    accelerator: str = "auto"
+    devices: int = 1
+    bootstrap: int = 2000
+    keep_checkpoints: bool = True
+    html: bool = True
+    title: str = "ID against LinkedOut"
+    simulated: bool = False
+    simulation_note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.preset not in _PRESETS:
+            raise ConfigError(f"`preset` is {self.preset!r}; give microlens, or none")
+        for name, value in _PRESETS[self.preset].items():
+            given = getattr(self, name)
+            if given is None:
+                object.__setattr__(self, name, value)
+            elif self.preset and name in ("max_len", "min_len") and given != value:
+                raise ConfigError(
+                    f"`{name}` is {given}, but the preset {self.preset!r} fixes it at {value}; "
+                    "drop one of the two"
+                )
+        for name in ("encoders", "backbones", "seeds", "ks"):
+            self._as_distinct_tuple(name)
+        self._check_matrix()
+        self._check_settings(dataclasses.asdict(self), where="")
+        self._check_overrides()
+
+    def encoder(self, name: str) -> EncoderName:
+        """The encoder of that name, taken apart."""
+        return parse_encoder(name, stores=tuple(self.stores))
+
+    def settings(self, encoder: str, backbone: str) -> dict[str, Any]:
+        """The tunable settings of one cell, overrides applied: backbone, encoder, then the pair.
+
+        Args:
+            encoder: One of `encoders`.
+            backbone: One of `backbones`.
+        """
+        chosen = {name: getattr(self, name) for name in TUNABLE}
+        for key in (backbone, encoder, f"{encoder}/{backbone}"):
+            chosen |= self.overrides.get(key, {})
+        return chosen
+
+    def store_of(self, encoder: str) -> str | None:
+        """Path of the feature store that an encoder reads, None if it reads none."""
+        name = self.encoder(encoder)
+        if not name.wants_features:
+            return None
+        return self.stores.get(name.base, self.store)
+
+    def _as_distinct_tuple(self, name: str) -> None:
+        values = tuple(getattr(self, name))
+        if not values:
+            raise ConfigError(f"`{name}` is empty; give at least one")
+        if len(set(values)) != len(values):
+            raise ConfigError(f"`{name}` names something twice: {', '.join(map(str, values))}")
+        object.__setattr__(self, name, values)
+
+    def _check_matrix(self) -> None:
+        for name in self.encoders:
+            parsed = self.encoder(name)
+            if parsed.wants_features and self.store_of(name) is None:
+                raise ConfigError(
+                    f"`encoders` holds {name!r}, which reads features, but `store` is not given; "
+                    "name the folder that `linkedout extract` wrote"
+                )
+        for name in self.stores:
+            if parse_encoder(name, stores=(name,)).base != name or name in _RESERVED:
+                raise ConfigError(f"`stores` uses the name {name!r}, which has a meaning already")
+        for name in self.backbones:
+            _one_of("backbones", name, BACKBONES)
+        _one_of("split", self.split, SPLITS)
+        _one_of("duplicates", self.duplicates, ("drop", "keep"))
+        if any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in self.seeds):
+            raise ConfigError(f"`seeds` is {self.seeds}; give integers from 0")
+        if any(not isinstance(k, int) or k < 1 for k in self.ks):
+            raise ConfigError(f"`ks` is {self.ks}; give cut-offs of at least 1")
+        figures = [f"{metric}@{k}" for k in self.ks for metric in ("HR", "NDCG", "MRR")]
+        _one_of("monitor", self.monitor, figures)
+        if self.simulation_note and not self.simulated:
+            raise ConfigError(
+                "`simulation_note` is given, but `simulated` is false; set it to true"
+            )
+
+    def _check_overrides(self) -> None:
+        pairs = [f"{e}/{b}" for e in self.encoders for b in self.backbones]
+        for key, changes in self.overrides.items():
+            _one_of("overrides", key, [*self.encoders, *self.backbones, *pairs])
+            if not isinstance(changes, Mapping):
+                raise ConfigError(f"`overrides[{key!r}]` is {changes!r}; give settings by name")
+            for name in changes:
+                _one_of(f"overrides[{key!r}]", name, TUNABLE)
+            defaults = {name: getattr(self, name) for name in TUNABLE}
+            self._check_settings(defaults | dict(changes), where=f"overrides[{key!r}].")
+
+    @staticmethod
+    def _check_settings(values: Mapping[str, Any], *, where: str) -> None:
+        for name, (low, high, kind) in _RANGES.items():
+            value = values.get(name)
+            if value is None:
+                continue
+            right_type = isinstance(value, (int, float) if kind is float else int)
+            if isinstance(value, bool) or not right_type or not low <= value <= high:
+                limits = f"from {low}" if high == _ANY else f"from {low} to {high}"
+                word = "an integer" if kind is int else "a number"
+                raise ConfigError(f"`{where}{name}` is {value!r}; give {word} {limits}")
+        _one_of(f"{where}loss", values["loss"], LOSSES)
+        _one_of(f"{where}missing", values["missing"], ("error", "zero", "mean"))
+        _one_of(f"{where}output_norm", values["output_norm"], ("none", "layer", "unit"))
+        _one_of(f"{where}compressor", values["compressor"], ("latent", "mlp", "mean"))
+
+    def missing_files(self) -> list[str]:
+        """Paths among the inputs that do not exist."""
+        named = [self.interactions, *([self.store] if self.store else []), *self.stores.values()]
+        # A store may lie in an object store; only opening it tells.
+        return [path for path in named if "://" not in path and not Path(path).exists()]
+
+
+_ANY = float("inf")
+_RESERVED = ("id", "id-dropout", "linkedout", *FLOORS, *CONTROLS, *FUSIONS)
+_RANGES: dict[str, tuple[float, float, type]] = {
+    "dim": (1, _ANY, int),
+    "rank": (1, _ANY, int),
+    "queries": (1, _ANY, int),
+    "top_k": (1, _ANY, int),
+    "temperature": (1e-6, _ANY, float),
+    "balance_weight": (0, _ANY, float),
+    "id_dropout": (0, 0.99, float),
+    "item_dropout": (0, 0.99, float),
+    "expert_dropout": (0, 0.99, float),
+    "whitening_power": (0, 1, float),
+    "blocks": (1, _ANY, int),
+    "gru_layers": (1, _ANY, int),
+    "heads": (1, _ANY, int),
+    "negatives": (1, _ANY, int),
+    "lr": (1e-12, _ANY, float),
+    "weight_decay": (0, _ANY, float),
+    "dropout": (0, 0.99, float),
+    "gradient_clip": (0, _ANY, float),
+    "batch_size": (1, _ANY, int),
+    "eval_batch_size": (1, _ANY, int),
+    "epochs": (1, _ANY, int),
+    "patience": (0, _ANY, int),
+    "valid_share": (0.001, 0.499, float),
+    "test_share": (0.001, 0.499, float),
+    "cold_share": (0.001, 0.999, float),
+    "split_seed": (0, _ANY, int),
+    "max_len": (1, _ANY, int),
+    "min_len": (1, _ANY, int),
+    "jobs": (1, _ANY, int),
+    "threads": (0, _ANY, int),
+    "devices": (1, _ANY, int),
+    "bootstrap": (100, _ANY, int),
+}
+
+
+def _one_of(name: str, value: Any, legal: Any) -> None:
+    if value not in legal:
+        raise ConfigError(f"`{name}` has {value!r}; give one of: {', '.join(map(str, legal))}")

@@ -1,0 +1,174 @@
+"""What a comparison found, in sentences that hold whichever way it went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+BACKBONE_LABELS = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "none": "none"}
+
+
+def find(results: Mapping[str, Any]) -> list[str]:
+    """Sentences on the results, the most important first.
+
+    Args:
+        results: The object of ``results.json`` without its findings.
+    """
+    sentences: list[str] = []
+    protocol, rows = results["protocol"], _rows(results)
+    k = 10 if 10 in protocol["ks"] else min(protocol["ks"])
+    metric = f"HR@{k}"
+    backbones = list(dict.fromkeys(b for _, b in rows if b != "none"))
+    for backbone in backbones:
+        sentences += _against_baseline(results, backbone, metric)
+        sentences += _against_controls(results, backbone, metric)
+        sentences += _floor_check(results, backbone, metric)
+    if results["failed"]:
+        names = ", ".join(sorted({cell["encoder"] for cell in results["failed"]}))
+        sentences.append(f"{len(results['failed'])} cells failed ({names}): the table lacks them.")
+    if not sentences:
+        sentences.append("Nothing was compared: no baseline, or no other row, was finished.")
+    if len(protocol["seeds"]) < 2 and backbones:
+        sentences.append("One seed only: the spread between trainings is not known.")
+    return sentences
+
+
+def verdict(test: Mapping[str, Any]) -> str:
+    """``"better"``, ``"worse"`` or ``"open"``: where the interval of a difference lies."""
+    if test["low"] > 0:
+        return "better"
+    return "worse" if test["high"] < 0 else "open"
+
+
+def signed(value: float, digits: int = 4) -> str:
+    """A number with its sign, a real minus.
+
+    Example:
+        >>> signed(0.01234), signed(-0.5, 1)
+        ('+0.0123', '−0.5')
+    """
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def percent(value: float | None) -> str:
+    """A signed share in per cent.
+
+    Example:
+        >>> percent(0.1166), percent(None)
+        ('+11.7 %', '–')
+    """
+    return "–" if value is None else f"{signed(100 * value, 1)} %"
+
+
+def compared(
+    results: Mapping[str, Any], encoder: str, reference: str, backbone: str, metric: str
+) -> Mapping[str, Any] | None:
+    """The paired test of two rows, None if there is none."""
+    wanted = (encoder, reference, backbone, metric)
+    for test in results["comparisons"]:
+        if (test["encoder"], test["reference"], test["backbone"], test["metric"]) == wanted:
+            found: Mapping[str, Any] = test
+            return found
+    return None
+
+
+def _rows(results: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, Any]]:
+    return {(row["encoder"], row["backbone"]): row for row in results["summary"]}
+
+
+def _mean(row: Mapping[str, Any], metric: str) -> float:
+    return float(row["metrics"][metric]["mean"])
+
+
+def _candidate(results: Mapping[str, Any], backbone: str, metric: str) -> str | None:
+    """The method row to speak of: the better of them; else the best row with real features."""
+    rows = _rows(results)
+    for kinds in (("method",), ("features", "fusion")):
+        names: list[str] = [
+            name
+            for name, encoder in results["encoders"].items()
+            if encoder["kind"] in kinds and (name, backbone) in rows
+        ]
+        if names:
+            return max(names, key=lambda name: _mean(rows[name, backbone], metric))
+    return None
+
+
+def _against_baseline(results: Mapping[str, Any], backbone: str, metric: str) -> list[str]:
+    baseline, rows = results["protocol"]["baseline"], _rows(results)
+    candidate = _candidate(results, backbone, metric)
+    if candidate is None:
+        return []
+    test = compared(results, candidate, baseline, backbone, metric)
+    if test is None:
+        return []
+    label, base = (results["encoders"][name]["label"] for name in (candidate, baseline))
+    ours, theirs = (_mean(rows[name, backbone], metric) for name in (candidate, baseline))
+    figures = f"{metric} {ours:.4f} against {theirs:.4f}, {percent(test['relative'])}"
+    interval = f"95 % interval of the difference {signed(test['low'])} to {signed(test['high'])}"
+    with_backbone = f"With {BACKBONE_LABELS.get(backbone, backbone)}, "
+    how = verdict(test)
+    if how == "better":
+        return [f"{with_backbone}{label} beats {base}: {figures}; {interval}."]
+    if how == "worse":
+        return [f"{with_backbone}{base} beats {label}: {figures}; {interval}."]
+    return [
+        f"{with_backbone}no difference between {label} and {base} can be claimed: {figures}; "
+        f"{interval}."
+    ]
+
+
+def _against_controls(results: Mapping[str, Any], backbone: str, metric: str) -> list[str]:
+    """Which controls the method beats, and which it does not."""
+    candidate = _candidate(results, backbone, metric)
+    if candidate is None:
+        return []
+    groups: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
+    for name, encoder in results["encoders"].items():
+        test = compared(results, candidate, name, backbone, metric)
+        if test is not None and encoder["kind"] in ("control", "fusion"):
+            phrase = f"{_inside(encoder['label'])} ({percent(test['relative'])})"
+            groups[verdict(test)].append(phrase)
+    label = results["encoders"][candidate]["label"]
+    if not any(groups.values()):
+        return [
+            f"{label} has no control with the same parts in this comparison, so what a gain comes "
+            "from is not shown."
+        ]
+    parts = [
+        f"{word} {_listed(groups[how])}"
+        for how, word in (
+            ("better", "it is ahead of"), ("worse", "it is behind"),
+            ("open", "no difference can be claimed against"),
+        )
+        if groups[how]
+    ]  # fmt: skip
+    return [f"Controls for {label}: {'; '.join(parts)}."]
+
+
+def _floor_check(results: Mapping[str, Any], backbone: str, metric: str) -> list[str]:
+    baseline, rows = results["protocol"]["baseline"], _rows(results)
+    if (baseline, backbone) not in rows:
+        return []
+    ours = _mean(rows[baseline, backbone], metric)
+    above = [
+        f"{_inside(results['encoders'][name]['label'])} ({_mean(row, metric):.4f})"
+        for (name, where), row in rows.items()
+        if where == "none" and _mean(row, metric) >= ours
+    ]
+    if not above:
+        return []
+    label = results["encoders"][baseline]["label"]
+    return [
+        f"Floor check not passed: {BACKBONE_LABELS.get(backbone, backbone)} with {label} "
+        f"({ours:.4f}) is not above {_listed(above)}, so the baseline itself is weak here."
+    ]
+
+
+def _inside(label: str) -> str:
+    """A label inside a sentence."""
+    return label if label[:2].isupper() else label[0].lower() + label[1:]
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

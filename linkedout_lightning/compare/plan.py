@@ -1,0 +1,181 @@
+"""The cells of a comparison, what each depends on, and which of them are done."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from linkedout_lightning import __version__
+from linkedout_lightning.compare.config import CompareConfig
+from linkedout_lightning.compare.files import content_digest, digest, read_json
+from linkedout_lightning.errors import ConfigError
+
+ENGINE = "native"
+DATA_SETTINGS = (
+    "format",
+    "preset",
+    "split",
+    "max_len",
+    "min_len",
+    "duplicates",
+    "valid_share",
+    "test_share",
+    "cold_share",
+    "user_column",
+    "item_column",
+    "time_column",
+    "eval_batch_size",
+)
+"""Settings that are arguments of the data module, under the same names."""
+NO_BACKBONE = "none"
+"""Backbone of the floors, which are no sequence models."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cell:
+    """One run: an encoder in a sequence model with a seed.
+
+    Attributes:
+        encoder: Name of the encoder.
+        backbone: Name of the sequence model.
+        seed: Seed of everything random.
+        settings: All that decides the result; JSON-able.
+        inputs: Digest of the interactions and version of the features.
+        folder: Where its files go.
+    """
+
+    encoder: str
+    backbone: str
+    seed: int
+    settings: dict[str, Any]
+    inputs: dict[str, Any]
+    folder: Path
+
+    @property
+    def label(self) -> str:
+        """For progress lines and errors."""
+        if self.backbone == NO_BACKBONE:
+            return self.encoder
+        return f"{self.encoder} · {self.backbone} · seed {self.seed}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with anything that could change the result."""
+        return digest(
+            {
+                "engine": ENGINE,
+                "encoder": self.encoder,
+                "backbone": self.backbone,
+                "seed": self.seed,
+                # Where the inputs lie does not matter; what is in them does.
+                "settings": {k: v for k, v in self.settings.items() if k not in _NOT_RESULT},
+                "inputs": self.inputs,
+                "version": __version__,
+            }
+        )
+
+    def result(self) -> dict[str, Any] | None:
+        """The finished result of exactly this cell, None if it must (still) be run."""
+        found = read_json(self.folder / "result.json")
+        if not isinstance(found, dict) or found.get("fingerprint") != self.fingerprint:
+            return None
+        return None if found.get("error") else found
+
+    def to_json(self) -> dict[str, Any]:
+        """What the cell's own process needs."""
+        return {
+            "encoder": self.encoder,
+            "backbone": self.backbone,
+            "seed": self.seed,
+            "settings": self.settings,
+            "fingerprint": self.fingerprint,
+        }
+
+
+_NOT_RESULT = ("interactions", "store", "accelerator", "keep_checkpoints")
+
+
+def plan(config: CompareConfig) -> list[Cell]:
+    """All cells of the matrix, floors first, then seed by seed so that early tables are whole.
+
+    Raises:
+        ConfigError: An input does not exist.
+    """
+    missing = config.missing_files()
+    if missing:
+        raise ConfigError(f"no such file or folder: {', '.join(map(repr, missing))}")
+    data = content_digest(Path(config.interactions))
+    versions: dict[str, dict[str, Any]] = {}
+    floors = [(name, NO_BACKBONE, config.seeds[0]) for name in _named(config, trains=False)]
+    trained = [
+        (name, backbone, seed)
+        for seed in config.seeds
+        for backbone in config.backbones
+        for name in _named(config, trains=True)
+    ]
+    cells = []
+    for encoder, backbone, seed in floors + trained:
+        store = config.store_of(encoder)
+        inputs: dict[str, Any] = {"interactions": data}
+        if store is not None:
+            if store not in versions:
+                versions[store] = store_version(store)
+            inputs["store"] = versions[store]
+        cells.append(
+            Cell(
+                encoder=encoder,
+                backbone=backbone,
+                seed=seed,
+                settings=_settings(config, encoder, backbone, store),
+                inputs=inputs,
+                folder=Path(config.out) / "cells" / _folder_name(encoder, backbone, seed),
+            )
+        )
+    return cells
+
+
+def store_version(path: str) -> dict[str, Any]:
+    """What tells one state of a feature store from another without reading the features.
+
+    Raises:
+        StoreError: There is no feature store.
+    """
+    from linkedout_lightning.store import FeatureStore
+
+    store = FeatureStore.open(path)
+    # A store made anew may have the version number of the one before, but its files' names differ.
+    files = sorted(file.name for file in Path(path).rglob("*.lance"))
+    return {
+        "files": digest(files),
+        "version": store.version,
+        "items": len(store),
+        "spec": store.spec.to_json(),
+        "fingerprints": digest(store.fingerprints()),
+    }
+
+
+def _named(config: CompareConfig, *, trains: bool) -> list[str]:
+    return [name for name in config.encoders if config.encoder(name).trains == trains]
+
+
+def _settings(
+    config: CompareConfig, encoder: str, backbone: str, store: str | None
+) -> dict[str, Any]:
+    settings = {name: getattr(config, name) for name in (*DATA_SETTINGS, "ks", "split_seed")}
+    settings |= {
+        "interactions": str(Path(config.interactions).absolute()),
+        "store": str(Path(store).absolute()) if store else None,
+    }
+    if config.encoder(encoder).trains:
+        settings |= config.settings(encoder, backbone)
+        for name in ("monitor", "accelerator", "keep_checkpoints"):
+            settings[name] = getattr(config, name)
+        settings["named_store"] = config.encoder(encoder).base in config.stores
+    return settings
+
+
+def _folder_name(encoder: str, backbone: str, seed: int) -> str:
+    encoder = re.sub(r"[^\w+-]", "-", encoder)
+    return encoder if backbone == NO_BACKBONE else f"{encoder}.{backbone}.seed{seed}"

@@ -1,0 +1,124 @@
+"""``compare``: plan the matrix, run what is not done, tell what came out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from linkedout_lightning.compare.config import CompareConfig
+from linkedout_lightning.compare.display import choose_display
+from linkedout_lightning.compare.environment import available_cores
+from linkedout_lightning.compare.files import write_json, write_text
+from linkedout_lightning.compare.markdown import render_markdown, render_terminal
+from linkedout_lightning.compare.plan import plan
+from linkedout_lightning.compare.processes import run_cells
+from linkedout_lightning.compare.results import collect
+from linkedout_lightning.errors import ConfigError
+
+
+class Comparison(dict[str, Any]):
+    """The content of ``results.json``, and what the command line needs of it.
+
+    Args:
+        results: The content.
+        out: The folder that holds it.
+    """
+
+    def __init__(self, results: dict[str, Any], *, out: Path) -> None:
+        super().__init__(results)
+        self.out = out
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all cells were done, 3 if some failed, 1 if none was done."""
+        if not self["failed"]:
+            return 0
+        return 3 if self["cells"] else 1
+
+    def to_json(self) -> dict[str, Any]:
+        """The content as a plain dictionary."""
+        return dict(self)
+
+    def summary(self) -> str:
+        """The table, the findings and the files, for a terminal."""
+        return render_terminal(self, out=self.out)
+
+
+def compare(config: CompareConfig, *, progress: bool = True) -> Comparison:
+    """Run a comparison, or what is missing of it, and write its table and report.
+
+    Every cell is a process of its own and leaves its result in its folder; a comparison that was
+    interrupted or killed goes on where it stood when it is started again. Cells whose settings,
+    data or features changed are run anew.
+
+    Args:
+        config: The matrix.
+        progress: Show progress on standard error.
+
+    Returns:
+        What ``results.json`` holds.
+
+    Raises:
+        ConfigError: The configuration or an input is not usable, or another comparison is writing
+            to the same folder.
+        MissingExtraError: The HTML page is wanted and its packages are not installed.
+        StoreError: A feature store cannot be opened.
+    """
+    if config.html:
+        from linkedout_lightning.compare.report import check_installed
+
+        check_installed()  # before hours of training, not after
+    cells = plan(config)
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    with _only_one_in(out):
+        waiting = [cell for cell in cells if cell.result() is None]
+        jobs = min(config.jobs, max(len(waiting), 1))
+        display = choose_display(
+            progress, total=len(cells), done=len(cells) - len(waiting), jobs=jobs
+        )
+        try:
+            failures = run_cells(
+                waiting,
+                jobs=jobs,
+                threads=config.threads or _fair_threads(jobs),
+                devices=config.devices,
+                display=display,
+            )
+        finally:
+            display.close()
+        results = collect(config, cells, failures=failures)
+        write_json(out / "results.json", results)
+        write_text(out / "report.md", render_markdown(results))
+        if config.html:
+            from linkedout_lightning.compare.report import render_html
+
+            write_text(out / "report.html", render_html(results))
+    return Comparison(results, out=out)
+
+
+def _fair_threads(jobs: int) -> int:
+    """The user's own limit, or an equal share of the cores."""
+    named = os.environ.get("OMP_NUM_THREADS", "")
+    return int(named) if named.isdigit() and int(named) else max(1, available_cores() // jobs)
+
+
+@contextmanager
+def _only_one_in(out: Path) -> Iterator[None]:
+    try:
+        import fcntl
+    except ImportError:  # not on this system; two comparisons in one folder are then unguarded
+        yield
+        return
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system frees it at any death
+        except OSError:
+            raise ConfigError(
+                f"another comparison is writing to {str(out)!r}; wait for it, or name another "
+                "folder with `out`"
+            ) from None
+        yield
