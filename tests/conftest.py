@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
+import hf_processors
+
+hf_processors.install()  # before anything imports lightning or transformers
+
+import pytest  # noqa: E402
+from tiny_models import NEEDS_TORCHVISION, build_tiny_video_llm  # noqa: E402
 
 
 def _shared_data() -> Path | None:
@@ -23,3 +29,18 @@ def shared_data() -> Path:
     if folder is None:
         pytest.skip("no shared data: name its folder in LINKEDOUT_SHARED_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_video_llm(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a tiny model by family, made once; see `tiny_models.FAMILIES`."""
+    folders: dict[str, Path] = {}
+
+    def build(family: str = "idefics3") -> Path:
+        if family in NEEDS_TORCHVISION and (cure := hf_processors.missing()):
+            pytest.fail(cure)
+        if family not in folders:
+            folders[family] = build_tiny_video_llm(tmp_path_factory.mktemp(family), family)
+        return folders[family]
+
+    return build

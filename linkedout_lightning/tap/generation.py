@@ -11,7 +11,7 @@ from torch import Tensor
 from linkedout_lightning.tap.hooks import reading
 from linkedout_lightning.tap.layers import Decoder
 
-_NO_TOKEN = -1
+_NO_TOKEN = 2**31 - 1  # in no vocabulary
 
 
 class GeneratedMean:
