@@ -1,4 +1,4 @@
-"""Clips in words: captions whose clauses come in any order, and a question with its answer for each attribute."""
+"""Clips in words: captions with clauses in any order, and a question about each attribute."""
 
 from __future__ import annotations
 
@@ -87,13 +87,17 @@ def read_caption(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for clause in text.lower().split(","):
         words = clause.replace(".", " ").replace(":", " ").split()
-        beside = "beside" in words
-        for name in ("color", "shape"):
-            key = {"color": "companion_color", "shape": "companion"}[name] if beside else name
-            found.update({key: word for word in words if word in ATTRIBUTES[key]})
-        for name in ("fill", "size", "scene", "light", "event", "pacing", "camera"):
-            if name == "camera" and "camera" not in words:
-                continue
-            found.update({name: word for word in words if word in ATTRIBUTES[name]})
-        found.update({"speed": code for code, word in _SPEED.items() if word in words})
+        if "beside" in words:
+            names = ["companion", "companion_color"]
+        else:
+            names = ["shape", "color", "fill", "size", "scene", "light", "event", "pacing"]
+        if "camera" in words:
+            names.append("camera")
+        for name in names:
+            for word in words:
+                if word in ATTRIBUTES[name]:
+                    found[name] = word
+        for code, word in _SPEED.items():
+            if word in words:
+                found["speed"] = code
     return found

@@ -1,8 +1,9 @@
-"""Second stage of training: the text model learns captions and answers over the frozen vision tower.
+"""Second stage of training: the text model learns captions and answers over frozen vision.
 
-The connector's outputs for all clips are computed once and kept on disk, so that a step costs the text model alone.
-Besides the words, two linear readers (of the prompt's last token and of the mean visual token, both at the last
-layer) must tell all attributes: without them motion, which no single word of the prompt asks for, comes late.
+The connector's outputs for all clips are computed once and kept on disk, so that a step costs the
+text model alone. Besides the words, two linear readers (of the prompt's last token and of the mean
+visual token, both at the last layer) must tell all attributes: without them motion, which no single
+word of the prompt asks for, comes late.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def clip_frames(clips: Clips, rng: np.random.Generator) -> Tensor:
     instants = np.clip(sampled_instants(DEMO_FRAMES)[None] + shift, 0, 1)
     frames, _ = render(clips, instants, size=DEMO_SIZE)
     pixels = normalize(torch.from_numpy(frames))
-    return augment(pixels.flatten(0, 1), rng).unflatten(0, (len(clips), DEMO_FRAMES))
+    return augment(pixels.flatten(0, 1), rng).reshape(pixels.shape)
 
 
 @torch.no_grad()
@@ -79,15 +80,15 @@ def visual_tokens(model: Idefics3ForConditionalGeneration, frames: Tensor) -> Te
     """Connector outputs (n, 8 * 4, dim) of clips' frames (n, 8, 3, 96, 96)."""
     with torch.autocast("cpu", torch.bfloat16):
         _, tokens = see(model, frames.flatten(0, 1))
-    return tokens.float().unflatten(0, frames.shape[:2]).flatten(1, 2)
+    return tokens.float().reshape(len(frames), -1, tokens.shape[-1])
 
 
 @torch.no_grad()
 def even_out(model: Idefics3ForConditionalGeneration, rng: np.random.Generator) -> None:
-    """Fold a whitening into the connector, so that its outputs come at the embeddings' size in every direction.
+    """Fold a whitening into the connector: its outputs get the embeddings' size in every direction.
 
-    After the first stage they stand some hundred times above fresh embeddings, and what tells positions is small
-    beside what tells colours. The map is linear and invertible: nothing is lost.
+    After the first stage they stand some hundred times above fresh embeddings, and what tells
+    positions is small beside what tells colours. The map is linear and invertible: nothing is lost.
     """
     tokens = visual_tokens(model, clip_frames(sample_clips(256, rng), rng)).flatten(0, 1).double()
     moment = tokens.T @ tokens / len(tokens)
@@ -126,11 +127,11 @@ class Cache:
         self.reversed[:, event] = np.array(swap)[self.clips.codes[:, event]]
 
     def draw(self, n: int, rng: np.random.Generator) -> tuple[Tensor, Clips]:
-        """Tokens (n, 32, dim) of random clips, half of them played backwards, and what they show."""
+        """Tokens (n, 32, dim) of random clips, half of them backwards, and what they show."""
         index = np.sort(rng.choice(len(self.clips), n, replace=False))
         tokens = torch.from_numpy(self.tokens[index].astype(np.float32))
         back = rng.random(n) < 0.5
-        frames = tokens.unflatten(1, (DEMO_FRAMES, VISUAL_TOKENS))
+        frames = torch.unflatten(tokens, 1, (DEMO_FRAMES, VISUAL_TOKENS))
         turned = torch.where(torch.from_numpy(back)[:, None, None, None], frames.flip(1), frames)
         noise = torch.from_numpy(rng.standard_normal(tokens.shape, dtype=np.float32))
         codes = np.where(back[:, None], self.reversed[index], self.clips.codes[index])
@@ -165,7 +166,7 @@ class Phrasebook:
     def dialogue(
         self, words: dict[str, str], rng: np.random.Generator
     ) -> tuple[list[int], list[int]]:
-        """Ids and labels of one training text: a caption (7 of 10), or four questions with their answers."""
+        """Ids and labels of a training text: a caption (7 of 10) or four questions with answers."""
         end = "<end_of_utterance>"
         if rng.random() < 0.7:
             turns = [(DEMO_PROMPT, caption(words, rng))]
@@ -199,7 +200,7 @@ def clip_loss(
     labels = torch.tensor([row + [IGNORED] * (length - len(row)) for _, row in pairs])
     image = ids == model.config.image_token_id
     embeds = model.get_input_embeddings()(ids)
-    # transformers 5.23 ignores `image_hidden_states=`: visual tokens are put into the embeddings by hand.
+    # transformers 5.23 ignores `image_hidden_states=`: visual tokens are merged by hand.
     embeds = embeds.masked_scatter(image[..., None], tokens.to(embeds.dtype))
     with torch.autocast("cpu", torch.bfloat16):
         states = model.model.text_model(inputs_embeds=embeds, use_cache=False)

@@ -1,7 +1,7 @@
-"""The small video LLM: a stock Idefics3 in a size that a package can carry, with its tokenizer and processor.
+"""The small video LLM: a stock Idefics3 in a size that a package can carry, and its processor.
 
-Frames go in as images, one after another. Idefics3 is the smallest multi-image architecture of `transformers` whose
-processor needs neither torchvision nor num2words.
+Frames go in as images, one after another. Idefics3 is the smallest multi-image architecture of
+`transformers` whose processor needs neither torchvision nor num2words.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def build_processor() -> Idefics3Processor:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> Idefics3ForConditionalGeneration:
-    """The untrained model: 4 vision layers of 128 and 8 text layers of 192, about 4.7 million parameters."""
+    """The untrained model: 4 vision layers of 128, 8 text layers of 192, 4.7 million parameters."""
     from transformers import Idefics3Config, Idefics3ForConditionalGeneration
 
     ids: dict[str, Any] = {
@@ -128,11 +128,11 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Idefics3ForConditionalGen
 
 
 def demo_messages(text: str = DEMO_PROMPT, *, frames: int = DEMO_FRAMES) -> list[dict[str, Any]]:
-    """One user's turn in the form that `processor.apply_chat_template` takes: the frames, then the text."""
+    """One user's turn as `processor.apply_chat_template` takes it: the frames, then the text."""
     parts: list[dict[str, Any]] = [{"type": "image"}] * frames
     return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
 
 
 def normalize(frames: torch.Tensor) -> torch.Tensor:
-    """What the image processor makes of uint8 frames (..., H, W, 3) of the right size: (..., 3, H, W) in [-1, 1]."""
+    """What the image processor makes of uint8 (..., 96, 96, 3): (..., 3, 96, 96) in [-1, 1]."""
     return frames.movedim(-1, -3).float().div_(127.5).sub_(1.0)

@@ -2,7 +2,8 @@
 
     python -m linkedout_lightning.demo.probe --out linkedout_lightning/demo/weights
 
-Clips are rendered afresh, encoded and decoded, and go through the processor and the model as any video would.
+Clips are rendered afresh, encoded and decoded, and go through the processor and the model as any
+video would.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ if TYPE_CHECKING:
 FLOORS: Mapping[str, float] = {"color": 0.85, "shape": 0.6, "event": 0.6, "pacing": 0.6}
 """Accuracy that the best layer's probe must reach before weights are committed."""
 SLOTS = ("visual", "text", "last", "frames")
-"""Mean visual token, mean token of the prompt's text, last token, and the mean visual token of each frame in a row."""
+"""Mean visual token, mean text token, last token, and each frame's mean token side by side."""
 BATCH = 25
 
 
 @dataclass(frozen=True)
 class LayerFeatures:
-    """Pooled states of n clips: slot -> float32 (n, L, width); `frames` is 8 times as wide as the others."""
+    """Pooled states of n clips: slot -> float32 (n, L, width); `frames` is 8 times as wide."""
 
     slots: dict[str, Tensor]
 
@@ -48,7 +49,7 @@ class LayerFeatures:
 
 
 def decoded_frames(clips: Clips) -> npt.NDArray[np.uint8]:
-    """Sampled frames (n, 8, 128, 128, 3) of clips after H.264: the frames that `FrameSampler(8)` shows."""
+    """Frames (n, 8, 128, 128, 3) of clips after H.264: those that `FrameSampler(8)` shows."""
     import av
 
     spread = VIDEO_FRAMES // DEMO_FRAMES
@@ -84,7 +85,7 @@ def layer_features(
     processor: Idefics3Processor,
     frames: npt.NDArray[np.uint8],
 ) -> LayerFeatures:
-    """Pooled hidden states of all layers for clips' frames (n, 8, H, W, 3); the last layer before its final norm."""
+    """Pooled states of all layers for clips' frames (n, 8, H, W, 3); no final norm is applied."""
     kept: dict[str, list[Tensor]] = {slot: [] for slot in SLOTS}
     final: list[Tensor] = []
     decoder = model.model.text_model
@@ -99,7 +100,9 @@ def layer_features(
             ids = inputs["input_ids"][0]
             image = ids == model.config.image_token_id
             end = int(image.nonzero()[-1]) + 2  # behind the last frame's closing mark
-            spans = stack[:, :, image].unflatten(2, (DEMO_FRAMES, -1)).mean(3)  # (b, L, 8, D)
+            spans = torch.unflatten(stack[:, :, image], 2, (DEMO_FRAMES, -1)).mean(
+                3
+            )  # (b, L, 8, D)
             kept["visual"].append(spans.mean(2))
             kept["frames"].append(spans.flatten(2))
             kept["text"].append(stack[:, :, end:-3].mean(2))
@@ -131,16 +134,16 @@ def probe(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        blocks = torch.addmm(bias, x, weight).split(SIZES, 1)
+        blocks = torch.split(torch.addmm(bias, x, weight), list(SIZES), 1)
         loss = decay * weight.square().sum()
         for block, codes in zip(blocks, train_codes.T, strict=True):
             loss = loss + F.cross_entropy(block, codes)
-        loss.backward()
+        torch.autograd.backward(loss)
         return loss
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        blocks = torch.addmm(bias, y, weight).split(SIZES, 1)
+        blocks = torch.split(torch.addmm(bias, y, weight), list(SIZES), 1)
     hits = [(b.argmax(1) == c).float().mean() for b, c in zip(blocks, test_codes.T, strict=True)]
     return {name: round(float(hit), 4) for name, hit in zip(NAMES, hits, strict=True)}
 
@@ -193,9 +196,10 @@ def markdown(
     chance = f"| chance | {' | '.join(f'{1 / size:.2f}' for size in SIZES)} |\n"
     parts = [
         "# What the layers know\n\n"
-        f"Linear probes, fitted on {n[0]} freshly rendered (simulated), encoded and decoded clips and tested on {n[1]} "
-        "others. Layer 0 is the input embeddings, k the output of decoder block k, the last one before the final "
-        "norm. Made by `python -m linkedout_lightning.demo.probe`; not edited by hand.\n"
+        f"Linear probes, fitted on {n[0]} freshly rendered (simulated), encoded and decoded clips and "
+        f"tested on {n[1]} others. Layer 0 is the input embeddings, k the output of decoder block k, "
+        "the last one before the final norm. Made by `python -m linkedout_lightning.demo.probe`; not "
+        "edited by hand.\n"
     ]
     titles = {
         "visual": "Mean visual token",

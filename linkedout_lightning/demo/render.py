@@ -1,7 +1,8 @@
 """Pixels of a simulated clip: where everything is at an instant, and what that looks like.
 
-Letters: n clips, T instants, F = n * T frames. Frame coordinates run from -1 (left, top) to 1 (right, bottom).
-Everything is arithmetic on whole batches; frames that show the same shape or scene are drawn together.
+Letters: n clips, T instants, F = n * T frames. Frame coordinates run from -1 (left, top) to 1
+(right, bottom). Everything is arithmetic on whole batches; frames that show the same shape or scene
+are drawn together.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Trajectory:
 
 
 def sampled_instants(frames: int) -> Vec:
-    """Instants (frames,) in (0, 1): the middles of equal spans, as the uniform sampler takes them."""
+    """Instants (frames,) in (0, 1): the middles of equal spans, as the uniform sampler has them."""
     return ((np.arange(frames) + 0.5) / frames).astype(np.float32)
 
 
@@ -71,9 +72,9 @@ def trajectory(clips: Clips, instants: Vec) -> Trajectory:
     event = clips.code("event")[:, None]
 
     def happens(name: str) -> npt.NDArray[np.bool_]:
-        return event == ATTRIBUTES["event"].index(name)
+        return np.asarray(event == ATTRIBUTES["event"].index(name))
 
-    # A move of .45 or 1.0 through a point near the middle; otherwise the subject rests near the middle.
+    # A move of .45 or 1.0 through a point near the middle; otherwise the subject rests there.
     way = (u - 0.5) * (0.45 + 0.55 * fast)
     x = (r[:, 0] - 0.5) * 0.36 + way * (1.0 * happens("right") - 1.0 * happens("left"))
     y = (r[:, 1] - 0.5) * 0.36 + way * (1.0 * happens("down") - 1.0 * happens("up"))
@@ -131,8 +132,8 @@ def render(
         masks: Also return where subject and companion are.
 
     Returns:
-        Frames uint8 (n, T, size, size, 3) RGB, and masks uint8 (n, T, 2, size, size), 255 where the subject (0) or
-        the companion (1) covers a pixel (an empty array without `masks`).
+        Frames uint8 (n, T, size, size, 3) RGB, and masks uint8 (n, T, 2, size, size), 255 where the
+        subject (0) or the companion (1) covers a pixel (an empty array without `masks`).
     """
     course = trajectory(clips, instants)
     n, t = course.x.shape
@@ -164,7 +165,7 @@ def _draw(
     dx = (axis[None, None, :] - at.companion_x[:, None, None]) / half
     dy = (axis[None, :, None] - at.companion_y[:, None, None]) / half
     field = _by_shape(clips.words("companion"), dx, dy)
-    second = np.clip(0.5 - field * (half / soft), 0, 1)
+    second = np.clip(0.5 - field * (half / soft), 0, 1).astype(np.float32)
     _paint(canvas, second, clips.words("companion_color"))
 
     half = at.half[:, None, None]
@@ -178,7 +179,7 @@ def _draw(
     silhouette = np.clip(0.5 - (field - 0.09) * scale, 0, 1) * seen
     for channel in range(3):  # a dark rim parts the subject from any backdrop
         canvas[channel] *= 1 - 0.85 * silhouette
-    inside = np.clip(0.5 - field * scale, 0, 1) * seen
+    inside = (np.clip(0.5 - field * scale, 0, 1) * seen).astype(np.float32)
     colors = clips.words("color")
     _paint(canvas, inside, colors, shade=0.4)
     _paint(canvas, inside * _pattern(clips.code("fill"), field, px, py, scale), colors)
@@ -205,7 +206,7 @@ def _by_shape(words: list[str], x: Plane, y: Plane) -> Plane:
 
 
 def _pattern(fill: npt.NDArray[np.int64], field: Plane, x: Plane, y: Plane, scale: Plane) -> Plane:
-    """Where colour lies inside the subject (F, size, size), by `fill`: all, a band, stripes or dots."""
+    """Where colour lies in the subject (F, size, size) by `fill`: all, a band, stripes, dots."""
     paint = np.ones_like(field)
     for code in (1, 2, 3):
         where = np.flatnonzero(fill == code)
@@ -225,7 +226,7 @@ def _pattern(fill: npt.NDArray[np.int64], field: Plane, x: Plane, y: Plane, scal
 
 
 def _paint(canvas: Plane, alpha: Plane, words: list[str], *, shade: float = 1.0) -> None:
-    """Lay each frame's colour over `canvas` (3, F, size, size) where `alpha` (F, size, size) says."""
+    """Lay each frame's colour over `canvas` (3, F, size, size) by `alpha` (F, size, size)."""
     colors = np.array([COLORS[word] for word in words], dtype=np.float32) * np.float32(shade)
     for channel in range(3):
         canvas[channel] += alpha * (colors[:, channel, None, None] - canvas[channel])

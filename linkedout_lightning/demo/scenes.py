@@ -1,4 +1,4 @@
-"""Backdrops of the simulated clips: muted tones, so that a subject's colour stands out before each of them.
+"""Backdrops of the simulated clips, in muted tones before which a subject's colour stands out.
 
 A backdrop repeats with period 2 in x (one frame's width), so that its offset is an angle.
 """
@@ -28,9 +28,9 @@ TONES: dict[str, tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]] = {
 }
 
 
-def _edge(value: Plane) -> Plane:
+def _edge(value: npt.NDArray[np.floating]) -> Plane:
     """0 below and 1 above an edge about two pixels soft."""
-    return np.clip(0.5 + 24.0 * value, 0, 1)
+    return np.asarray(np.clip(0.5 + 24.0 * value, 0, 1), dtype=np.float32)
 
 
 def _beach(x: Plane, y: Plane) -> Plane:
@@ -38,7 +38,7 @@ def _beach(x: Plane, y: Plane) -> Plane:
 
 
 def _forest(x: Plane, y: Plane) -> Plane:
-    return _edge(0.2 * np.sin(np.pi * 3 * x + 0.6 * np.sin(3 * y))) + 0.0 * y
+    return _edge(0.2 * np.sin(np.pi * 3 * x + 0.6 * np.sin(3 * y)))
 
 
 def _city(x: Plane, y: Plane) -> Plane:
@@ -79,7 +79,7 @@ SCENES: dict[str, Callable[[Plane, Plane], Plane]] = {
 
 
 def draw_scene(codes: npt.NDArray[np.int64], at: Trajectory, axis: Plane) -> Plane:
-    """Backdrops (3, F, size, size) in [0, 1] of F frames; `axis` (size,) holds the pixels' coordinates."""
+    """Backdrops (3, F, size, size) in [0, 1]; `axis` (size,) holds the pixels' coordinates."""
     size = len(axis)
     canvas = np.empty((3, len(codes), size, size), dtype=np.float32)
     for code in np.unique(codes):

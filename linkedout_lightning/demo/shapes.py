@@ -1,4 +1,4 @@
-"""Silhouettes as distance fields: negative inside, about 1 for one unit of length, extent about [-1, 1].
+"""Silhouettes as distance fields: negative inside, of slope about 1, within about [-1, 1].
 
 `x` grows to the right and `y` downwards, as in the frame.
 """
@@ -13,22 +13,27 @@ import numpy.typing as npt
 Plane = npt.NDArray[np.float32]
 
 
+def _plane(value: npt.NDArray[np.floating]) -> Plane:
+    return np.asarray(value, dtype=np.float32)
+
+
 def _triangle(x: Plane, y: Plane) -> Plane:
-    return np.maximum(y - 0.8, 0.866 * np.abs(x) - 0.5 * y - 0.5)
+    return _plane(np.maximum(y - 0.8, 0.866 * np.abs(x) - 0.5 * y - 0.5))
 
 
 def _square(x: Plane, y: Plane) -> Plane:
-    return np.maximum(np.abs(x), np.abs(y)) - np.float32(0.8)
+    return _plane(np.maximum(np.abs(x), np.abs(y)) - np.float32(0.8))
 
 
 def _disc(x: Plane, y: Plane) -> Plane:
-    return np.sqrt(x * x + y * y) - np.float32(0.95)
+    return _plane(np.sqrt(x * x + y * y) - np.float32(0.95))
 
 
 def _star(x: Plane, y: Plane) -> Plane:
     # Fold the plane onto half of one point of five, then take the distance from its edge.
     c, s = np.float32(np.cos(np.pi / 5)), np.float32(np.sin(np.pi / 5))
-    px, py = np.abs(x), -y
+    px: npt.NDArray[np.floating] = np.abs(x)
+    py: npt.NDArray[np.floating] = -y
     reach = np.maximum(c * px - s * py, 0) * 2
     px, py = px - reach * c, py + reach * s
     reach = np.maximum(-c * px - s * py, 0) * 2
@@ -37,7 +42,7 @@ def _star(x: Plane, y: Plane) -> Plane:
     # The edge runs from the tip (0, 1.05) to the dent at radius .45, 36 degrees off.
     ex, ey = 0.45 * s, 0.45 * c - 1.05
     length = float(np.hypot(ex, ey))
-    return (px * np.float32(-ey / length)) + (py * np.float32(ex / length))
+    return _plane((px * np.float32(-ey / length)) + (py * np.float32(ex / length)))
 
 
 def _heart(x: Plane, y: Plane) -> Plane:
@@ -47,29 +52,31 @@ def _heart(x: Plane, y: Plane) -> Plane:
     along = 0.5 * np.maximum(px + py, 0)
     side = np.minimum(px * px + (py - 1) ** 2, (px - along) ** 2 + (py - along) ** 2)
     flank = np.sqrt(side) * np.sign(px - py)
-    return np.where(px + py > 1, lobe, flank) / np.float32(0.6)
+    return _plane(np.where(px + py > 1, lobe, flank) / np.float32(0.6))
 
 
 def _cross(x: Plane, y: Plane) -> Plane:
     a, b = np.abs(x), np.abs(y)
-    return np.maximum(np.maximum(a, b) - np.float32(0.95), np.minimum(a, b) - np.float32(0.3))
+    return _plane(
+        np.maximum(np.maximum(a, b) - np.float32(0.95), np.minimum(a, b) - np.float32(0.3))
+    )
 
 
 def _crescent(x: Plane, y: Plane) -> Plane:
     bite = np.float32(0.72) - np.sqrt((x - 0.45) ** 2 + y * y)
-    return np.maximum(np.sqrt(x * x + y * y) - np.float32(0.95), bite)
+    return _plane(np.maximum(np.sqrt(x * x + y * y) - np.float32(0.95), bite))
 
 
 def _arrow(x: Plane, y: Plane) -> Plane:
     a = np.abs(x)
     head = np.maximum(y - 0.0, 0.7071 * (a - y) - 0.7071)
     shaft = np.maximum(a - 0.28, np.abs(y - 0.4) - 0.55)
-    return np.minimum(head, shaft)
+    return _plane(np.minimum(head, shaft))
 
 
 def _hourglass(x: Plane, y: Plane) -> Plane:
     a, b = np.abs(x), np.abs(y)
-    return np.maximum(b - 0.92, 0.78 * a - 0.62 * b - 0.1)
+    return _plane(np.maximum(b - 0.92, 0.78 * a - 0.62 * b - 0.1))
 
 
 SHAPES: dict[str, Callable[[Plane, Plane], Plane]] = {

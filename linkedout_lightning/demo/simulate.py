@@ -1,4 +1,4 @@
-"""Simulated users choose among simulated clips. The rules are those of WORLD.md, fixed before any recommender ran."""
+"""Simulated users choose among simulated clips, by the rules of WORLD.md."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TASTES: Mapping[str, tuple[int, float]] = MappingProxyType(
         "speed": (1, 0.6),
     }
 )
-"""Attribute -> how many of its values a user likes, and what each of them adds to an item's utility."""
+"""Attribute -> how many of its values a user likes, and what each adds to an item's utility."""
 PULL: Mapping[str, float] = MappingProxyType({"shape": 1.0, "color": 0.7})
 """Attribute -> what an item's utility gains when it shares it with the item watched just before."""
 POPULARITY_STD = 0.5
@@ -71,13 +71,13 @@ class WorldConfig:
             raise ConfigError(f"{self}: give items, users >= 1, cold >= 0 and steps >= 3")
         if self.items - self.cold <= self.steps:
             raise ConfigError(
-                f"{self.items} items of which {self.cold} are cold leave no choice to users of {self.steps} "
-                "steps (nobody watches an item twice); give more items"
+                f"{self.items} items of which {self.cold} are cold leave no choice to users of "
+                f"{self.steps} steps (nobody watches an item twice); give more items"
             )
 
 
 def affinities(clips: Clips, users: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """What each user sees in each item (users, items): the sum of `TASTES` over the values that both share."""
+    """What each user sees in each item (users, items): `TASTES` summed over shared values."""
     total = np.zeros((users, len(clips)), dtype=np.float32)
     for name, (likes, weight) in TASTES.items():
         size = len(ATTRIBUTES[name])
@@ -141,7 +141,8 @@ def generate_world(
 ) -> WorldFiles:
     """Write a simulated world into `out`: items.parquet, interactions.parquet and videos/*.mp4.
 
-    The same arguments give the same world; videos that are there already are kept, those of another world replaced.
+    The same arguments give the same world; videos that are there already are kept, those of another
+    world replaced.
 
     Raises:
         ConfigError: The sizes contradict each other.

@@ -2,10 +2,11 @@
 
     python -m linkedout_lightning.demo.train --out weights --minutes 75 --seed 0
 
-Two stages: frames (`vision_stage`), then captions and answers over the frozen vision tower (`language_stage`). Each
-takes its share of the minutes; the learning rate follows the share of its time that has passed. Every minute the
-state goes to `--work`, and `--resume` goes on from there. The folder `--out` then holds a model that loads through
-`AutoProcessor` and `AutoModelForImageTextToText`, and `training.json`, which says how it was made.
+Two stages: frames (`vision_stage`), then captions and answers over the frozen vision tower
+(`language_stage`). Each takes its share of the minutes; the learning rate follows the share of its
+time that has passed. Every minute the state goes to `--work`, and `--resume` goes on from there.
+The folder `--out` then holds a model that loads through `AutoProcessor` and
+`AutoModelForImageTextToText`, and `training.json`, which says how it was made.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Run:
         self.processor: Idefics3Processor = build_processor()
         self.model: Idefics3ForConditionalGeneration = build_model(self.processor.tokenizer)
         vision_stage.start_well(self.model)
-        # The fused attention's backward is slow on a CPU at these lengths: plain matrices halve a step's time.
+        # Fused attention is slow backwards on a CPU: plain matrices halve a step's time here.
         self.model.set_attn_implementation("eager")
         self.progress = Progress()
         self.saved: dict[str, Any] = {}
@@ -123,7 +124,7 @@ class Run:
         loss: Callable[[int], tuple[torch.Tensor, dict[str, float]]],
         evaluate: Callable[[], dict[str, float]],
     ) -> None:
-        """Step until the stage's time is up: `loss(step)` makes the batch of a step and its loss."""
+        """Step until the stage's time is up; `loss(step)` makes a step's batch and its loss."""
         optimizers = Optimizers([*modules, heads])
         at = self.progress
         if at.stage != stage:
@@ -138,7 +139,7 @@ class Run:
             value, report = loss(at.step)
             if not torch.isfinite(value):
                 raise RuntimeError(f"loss is {float(value)} at step {at.step} of stage {stage}")
-            value.backward()
+            torch.autograd.backward(value)
             optimizers.step(share)
             at.step += 1
             at.seconds[stage] = before + time.monotonic() - start

@@ -45,7 +45,7 @@ def write_video(path: Path, frames: npt.NDArray[np.uint8], *, fps: int = VIDEO_F
 
 
 def write_videos(clips: Clips, paths: Sequence[Path], *, progress: bool = True) -> int:
-    """Render and encode clips to `paths` (32 frames of 128 x 128, two seconds); files that exist are left alone.
+    """Render and encode clips to `paths`, two seconds each; files that exist are left alone.
 
     Returns:
         How many files were written.

@@ -1,8 +1,9 @@
 """First stage of training: the vision tower and the connector learn single frames.
 
-Targets are what a frame shows (shape, colours, scene, ...), where things are (position, size, angle, the backdrop's
-offset, so that motion can later be read from differences between frames), and, for each patch, how much of it the
-subject and its companion cover. The last one is what lets a small transformer find silhouettes at all.
+Targets are what a frame shows (shape, colours, scene, ...), where things are (position, size,
+angle, the backdrop's offset, so that motion can later be read from differences between frames),
+and, for each patch, how much of it the subject and its companion cover. The last one is what lets a
+small transformer find silhouettes at all.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class FrameBatch:
 
 
 def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
-    """Blur, brightness and noise about the size of what H.264 and resizing do; `pixels` (F, 3, H, W)."""
+    """Blur, brightness and noise as H.264 and resizing make them; `pixels` (F, 3, H, W)."""
     n = len(pixels)
     blurred = F.avg_pool2d(pixels, 3, stride=1, padding=1, count_include_pad=False)
     share = torch.from_numpy((rng.random((n, 1, 1, 1)) * 0.6).astype(np.float32))
@@ -113,12 +114,12 @@ def _cover(covers: Tensor) -> Tensor:
     """Covered shares (n, P, 2 * 9) of each patch from masks uint8 (n, 2, 96, 96)."""
     side = DEMO_SIZE // PATCH
     cells = F.avg_pool2d(covers.float() / 255, PATCH // CELLS)  # (n, 2, 24, 24)
-    cells = cells.unflatten(2, (side, CELLS)).unflatten(4, (side, CELLS))  # n 2 r a c b
+    cells = cells.reshape(len(cells), 2, side, CELLS, side, CELLS)  # n 2 r a c b
     return cells.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
 def see(model: Idefics3ForConditionalGeneration, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Patches (F, 64, vision_dim) and connector tokens (F, 4, text_dim) of frames (F, 3, 96, 96)."""
+    """Patches (F, 64, vision_dim) and tokens (F, 4, text_dim) of frames (F, 3, 96, 96)."""
     patches = model.model.vision_model(pixels).last_hidden_state
     return patches, model.model.connector(patches)
 
@@ -154,10 +155,10 @@ def frame_loss(
 
 
 def start_well(model: Idefics3ForConditionalGeneration) -> None:
-    """Patch filters from low cosine frequencies and positions from sines: both would cost time to be found."""
+    """Patch filters from low cosine frequencies and positions from sines, to save finding them."""
     embeddings = model.model.vision_model.embeddings
     grid = (torch.arange(PATCH) + 0.5) / PATCH
-    filters = []
+    filters: list[Tensor] = []
     for total in range(2 * PATCH):
         for fy in range(total + 1):
             wave = torch.cos(math.pi * fy * grid)[:, None] * torch.cos(

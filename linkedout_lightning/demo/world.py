@@ -1,7 +1,8 @@
 """What a simulated clip is made of: twelve attributes, and the chance that surrounds them.
 
-Pure data. A clip is one code for each attribute of `ATTRIBUTES` (what captions speak of and users care about) and
-`NUISANCES` uniform numbers (where the subject starts, which way it spins, ...: what nobody cares about).
+Pure data. A clip is one code for each attribute of `ATTRIBUTES` (what captions speak of and users
+care about) and `NUISANCES` uniform numbers (where the subject starts, which way it spins, ...: what
+nobody cares about).
 """
 
 from __future__ import annotations
