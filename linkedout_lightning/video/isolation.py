@@ -33,8 +33,8 @@ _BOOT = (
 )
 
 
-class _WorkerEndedError(Exception):
-    """The process ended, or was ended, before it answered."""
+class _NoAnswerError(Exception):
+    """The process ended before it answered, or its answer makes no sense (then it says why)."""
 
 
 class DecoderProcess:
@@ -112,7 +112,7 @@ class DecoderProcess:
             deadline = time.monotonic() + self._timeout_s
             request = {
                 # The worker may have been started in another folder.
-                "path": os.path.join(os.getcwd(), path),
+                "path": path if os.path.isabs(path) else os.path.join(os.getcwd(), path),
                 "function": function,
                 "settings": dataclasses.asdict(settings),
                 "timeout_s": self._timeout_s,
@@ -120,12 +120,13 @@ class DecoderProcess:
             try:
                 _write_line(process, json.dumps(request))
                 header, data = _read_answer(process, deadline, settings)
-            except _WorkerEndedError:
+            except _NoAnswerError as error:
                 # Its pipe closes a moment before its exit status can be read.
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=1)
+                    process.wait(timeout=0 if error.args else 1)
                 self.close()
-                raise VideoDecodeError(path, _how_it_ended(process)) from None
+                reason = error.args[0] if error.args else _how_it_ended(process)
+                raise VideoDecodeError(path, reason) from None
             except TimeoutError:
                 self.close()
                 reason = f"decoding took longer than {self._timeout_s:g} s and was ended"
@@ -149,7 +150,7 @@ class DecoderProcess:
             self._served = 1
             try:
                 _read_answer(self._process, time.monotonic() + START_SECONDS, None)
-            except (_WorkerEndedError, TimeoutError):
+            except (_NoAnswerError, TimeoutError):
                 self.close()
                 raise LinkedOutError(
                     f"a decoding process of {sys.executable} cannot start; its own message is on "
@@ -189,7 +190,7 @@ def _write_line(process: subprocess.Popen[bytes], text: str) -> None:
     try:
         process.stdin.write(text.encode() + b"\n")
     except OSError:
-        raise _WorkerEndedError from None
+        raise _NoAnswerError from None
 
 
 def _read_answer(
@@ -201,16 +202,17 @@ def _read_answer(
     _read_into(descriptor, memoryview(length), deadline)
     (size,) = LENGTH.unpack(length)
     if size > MAX_HEADER_BYTES:
-        raise _WorkerEndedError
+        raise _NoAnswerError("decoder gave an answer that makes no sense")
     text = bytearray(size)
     _read_into(descriptor, memoryview(text), deadline)
     header = json.loads(text)
     if "shape" not in header or settings is None:
         return header, None
-    count, height, width, channels = header["shape"]
+    shape = tuple(header["shape"])
+    count, height, width, channels = shape if len(shape) == 4 else (0, 0, 0, 0)
     if not 0 < height * width <= settings.max_pixels or (count, channels) != (settings.frames, 3):
-        raise _WorkerEndedError
-    data = np.empty((count, height, width, channels), dtype=np.uint8)
+        raise _NoAnswerError(f"decoder gave an array of shape {shape}")
+    data = np.empty(shape, dtype=np.uint8)
     _read_into(descriptor, data.reshape(-1).data, deadline)
     return header, data
 
@@ -224,7 +226,7 @@ def _read_into(descriptor: int, view: memoryview, deadline: float) -> None:
             raise TimeoutError
         count = os.readv(descriptor, [view])
         if not count:
-            raise _WorkerEndedError
+            raise _NoAnswerError
         view = view[count:]
 
 

@@ -43,8 +43,12 @@ class Timeline:
 
     def seconds(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
         """Beginning of the frames at ``indices``, in seconds after the first frame's."""
-        ticks = self.starts[indices] - self.starts[0]
-        return np.asarray(ticks, dtype=np.float64) * float(self.time_base)
+        return self.seconds_at(self.starts[indices])
+
+    def seconds_at(self, ticks: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Seconds after the first frame's beginning, correctly rounded."""
+        numerators = (ticks - self.starts[0]) * self.time_base.numerator
+        return np.asarray(numerators / self.time_base.denominator, dtype=np.float64)
 
     def shown_uniformly(self, count: int) -> NDArray[np.int64]:
         """Indices of the frames shown at ``(i + 0.5) / count`` of the duration.

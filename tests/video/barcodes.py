@@ -105,7 +105,9 @@ def expected_by_times(starts: Sequence[float], end: float, frames: int) -> list[
     """The slow reference: walk through the times of every frame for every instant."""
     shown = []
     for i in range(frames):
-        instant = starts[0] + Fraction(2 * i + 1, 2 * frames) * (Fraction(end) - Fraction(starts[0]))
+        instant = starts[0] + Fraction(2 * i + 1, 2 * frames) * (
+            Fraction(end) - Fraction(starts[0])
+        )
         shown.append(max(k for k, start in enumerate(starts) if start <= instant))
     return shown
 

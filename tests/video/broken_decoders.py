@@ -65,7 +65,3 @@ def by_name(path: str, settings: DecodeSettings) -> Frames:
 
 def pid_of(frames: Frames) -> int:
     return sum(int(d) * 256**k for k, d in enumerate(frames.data.reshape(-1)[:4]))
-
-
-def lies_about_shape(path: str, settings: DecodeSettings) -> Frames:
-    return Frames(**{**vars(_frames(settings)), "data": np.zeros((1, 2, 2, 3), np.uint8)})

@@ -185,7 +185,14 @@ def test_a_link_to_a_video_is_a_video(sampler, tmp_path, good):
 
 def test_names_that_look_like_something_else(sampler, tmp_path, good, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("http:x.mp4", "-v.mp4", "a|b.mp4", "%d.mp4", "späß 视频.mp4", os.fsdecode(b"\xff\xfe.mp4")):
+    for name in (
+        "http:x.mp4",
+        "-v.mp4",
+        "a|b.mp4",
+        "%d.mp4",
+        "späß 视频.mp4",
+        os.fsdecode(b"\xff\xfe.mp4"),
+    ):
         with open(name, "wb") as file:
             file.write(good.read_bytes())
         # The worker was started elsewhere: a relative path means the caller's folder.
@@ -258,7 +265,12 @@ def test_memory_is_limited_in_the_worker(tmp_path):
 def test_probe_describes_what_is_there(tmp_path, good):
     info = probe_video(write_video(tmp_path / "v.mp4", audio=True))
     assert (info.width, info.height, info.frames, info.rotation) == (160, 96, 60, 0)
-    assert (info.codec, info.decodable, info.reason, info.constant_rate) == ("h264", True, None, True)
+    assert (info.codec, info.decodable, info.reason, info.constant_rate) == (
+        "h264",
+        True,
+        None,
+        True,
+    )
     assert info.fps == pytest.approx(25)
     assert info.duration == pytest.approx(2.4, abs=0.01)
     assert info.streams == ("video: h264", "audio: aac")

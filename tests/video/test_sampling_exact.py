@@ -149,7 +149,10 @@ def test_numbers_survive_resizing(videos, inside):
 
 @pytest.mark.parametrize(
     ("space", "matrix", "offset"),
-    [("bt709", (1.5748, 0.1873, 0.4681, 1.8556), 16), ("smpte170m", (1.402, 0.3441, 0.7141, 1.772), 16)],
+    [
+        ("bt709", (1.5748, 0.1873, 0.4681, 1.8556), 16),
+        ("smpte170m", (1.402, 0.3441, 0.7141, 1.772), 16),
+    ],
 )
 def test_colours_follow_the_matrix_that_the_stream_names(tmp_path, inside, space, matrix, offset):
     """The reference is the standards' own formula, for a flat colour in limited range."""

@@ -44,11 +44,10 @@ def _decode(source: VideoSource, settings: DecodeSettings) -> Frames:
         shown = _in_order(source.frames(), distinct, PixelConverter(settings))
     if not shown:
         raise source.nothing_decoded()
-    first = int(timeline.starts[0])
-    seconds = [float((shown[tick][0] - first) * timeline.time_base) for tick in wanted]
+    ticks = np.asarray([shown[tick][0] for tick in wanted], dtype=np.int64)
     return Frames(
         data=np.stack([shown[tick][1] for tick in wanted]),
-        timestamps=np.maximum(np.asarray(seconds), 0.0),
+        timestamps=np.maximum(timeline.seconds_at(ticks), 0.0),
         fps=timeline.fps,
         duration=timeline.duration,
         backend="pyav",
