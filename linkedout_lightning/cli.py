@@ -127,7 +127,7 @@ def _run(name: str, arguments: list[str]) -> int:
     arguments = _positional_as_option(arguments, command.positional)
     parsed = parser.parse_args(_tuples_as_yaml(arguments, config_class))
     names = {field.name for field in dataclasses.fields(config_class)}
-    config = config_class(**{key: value for key, value in vars(parsed).items() if key in names})
+    config = config_class(**{key: value for key, value in parsed.as_dict().items() if key in names})
     run: Callable[..., Any] = _load(command.run)
     outcome = run(config, progress=not (parsed.quiet or parsed.json))
     document = outcome.to_json() if hasattr(outcome, "to_json") else outcome
