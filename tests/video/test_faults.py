@@ -210,8 +210,10 @@ def test_a_truncated_file_gives_what_is_left_of_it_or_a_reason(sampler, tmp_path
     (tmp_path / f"v.{ending}").write_bytes(whole[: int(len(whole) * cut)])
     try:
         found = numbers(sampler(tmp_path / f"v.{ending}").data)
-    except VideoDecodeError as error:
-        assert cut <= 0.5, error
+    except VideoDecodeError:
+        found = None
+    if found is None:
+        assert cut <= 0.5
         return
     # The last frame before the cut may show the damage; all others are exact and in order.
     assert found[:-1] == sorted(found[:-1])
@@ -250,7 +252,7 @@ def test_a_picture_size_beyond_reason(sampler, tmp_path):
     claim = struct.pack(">II", 160, 96), struct.pack(">II", 16384, 16384)
     entry = struct.pack(">HH", 160, 96), struct.pack(">HH", 16384, 16384)
     path.write_bytes(data.replace(*claim).replace(*entry))
-    with pytest.raises(VideoDecodeError, match="size is missing or absurd|more than the limit"):
+    with pytest.raises(VideoDecodeError, match=r"size is missing or absurd|more than the limit"):
         sampler(path)
 
 
