@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-import torch
-
-from linkedout_lightning.errors import ConfigError, DataError, VideoDecodeError
+from linkedout_lightning.errors import DataError, VideoDecodeError
 from linkedout_lightning.store import FeatureStore
+from linkedout_lightning.tap.config import ExtractConfig
 from linkedout_lightning.tap.items import Item, read_items
 from linkedout_lightning.tap.plan import (
     Work,
@@ -21,6 +19,7 @@ from linkedout_lightning.tap.plan import (
     text_lengths,
     video_batches,
 )
+from linkedout_lightning.tap.progress import Progress
 from linkedout_lightning.tap.report import ExtractReport
 from linkedout_lightning.tap.running import BatchRunner
 from linkedout_lightning.tap.sink import StoreSink, store_spec
@@ -33,80 +32,6 @@ if TYPE_CHECKING:
 _VIDEO_BATCH, _TEXT_BATCH = 8, 32
 _WINDOW = 4  # Batches whose videos are decoded before they are sorted by shape.
 _FEW_PIECES = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtractConfig:
-    """Watch each item's video once and keep several layers of what the model saw.
-
-    Args:
-        model: Language model: a name on the hub, or a folder.
-        out: Folder of the feature store; made if it is not there, continued if it is.
-        items: Table of items: CSV, TSV, JSON lines (also .gz), RecBole's .item or Parquet. Without
-            it every video of the folder is an item.
-        videos: Folder of videos. With a table, <id>.<ext> in it is an item's video.
-        id_column: Column of item ids; by default one with a usual name.
-        video_column: Column of video paths; by default one with a usual name, if there is one.
-        title_column: Column to offer to the prompt as {title}.
-        revision: Branch, tag or commit of the model on the hub.
-        gguf_file: Name of a GGUF file in the model's folder, for text models.
-        layers: "all", a number of evenly spaced ones, or a list; k is the output of the k-th
-            block, 0 the embeddings, negatives count from the end.
-        groups: Which tokens are averaged into each slot: visual, visual:8 (8 spans of time), text,
-            title, last, generated:16. By default visual, text and last, or for a model that only
-            reads text, text and last.
-        prompt: Template with columns of the table in braces, such as "Title: {title}".
-        frames: Frames of each video.
-        size: Shorter side of the frames that the model's processor gets, or height and width;
-            none for the video's own size.
-        backend: Decoder: auto, pyav, decord, torchcodec.
-        dtype: The model's numbers: auto (as in its files), bfloat16, float16, float32.
-        store_dtype: The store's numbers: float16, bfloat16, float32.
-        attention: Attention implementation: sdpa, flash_attention_2, eager; none for the model's
-            own choice.
-        device: cpu, cuda, cuda:1, mps, or auto.
-        batch_size: Items that go through the model at once; by default 8 videos or 32 texts. If
-            memory runs out, it is halved.
-        workers: Processes that decode; by default one a core.
-        timeout: Seconds that decoding one video may take.
-        limit: Only the first so many items of the table.
-        shard: "i/n" does the i-th of n shares; several such jobs may write one store at once.
-        retry_failed: Try items again that failed before.
-    """
-
-    model: str
-    out: str
-    items: str | None = None
-    videos: str | None = None
-    id_column: str | None = None
-    video_column: str | None = None
-    title_column: str | None = None
-    revision: str | None = None
-    gguf_file: str | None = None
-    layers: int | tuple[int, ...] | Literal["all"] = 4
-    groups: tuple[str, ...] | None = None
-    prompt: str = "{title}"
-    frames: int = 8
-    size: int | tuple[int, int] | None = 384
-    backend: str = "auto"
-    dtype: str = "auto"
-    store_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
-    attention: str | None = None
-    device: str = "auto"
-    batch_size: int | None = None
-    workers: int | None = None
-    timeout: float = 60.0
-    limit: int | None = None
-    shard: str | None = None
-    retry_failed: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "workers", "limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"`{name}` is {value}; give 1 or more")
-        if self.shard is not None:
-            shard_of([], self.shard)
 
 
 def extract(
@@ -151,7 +76,9 @@ def extract(
     if config.shard is not None:
         items = shard_of(items, config.shard)
     if tap is None:
-        tap = _load(config)
+        from linkedout_lightning.tap.opening import open_tap
+
+        tap = open_tap(config, progress=progress)
     _check_columns(config, tap, items)
     sampler = _sampler(config, tap)
     spec = store_spec(tap, sampler=sampler, dtype=config.store_dtype)
@@ -166,7 +93,7 @@ def extract(
     seconds = {"load": time.monotonic() - started, "decode_wait": 0.0}
     runner = BatchRunner(tap)
     with (
-        _Progress(len(work.todo), shown=progress) as bar,
+        Progress(len(work.todo), shown=progress) as bar,
         StoreSink(store, fingerprints=work.fingerprints) as sink,
     ):
         _watch(config, work, runner, sampler=sampler, sink=sink, bar=bar, seconds=seconds)
@@ -205,7 +132,7 @@ def _watch(
     *,
     sampler: FrameSampler | None,
     sink: StoreSink,
-    bar: _Progress,
+    bar: Progress,
     seconds: dict[str, float],
 ) -> None:
     """Items with a video: decode ahead, sort a window by shape, run, commit the window."""
@@ -236,7 +163,7 @@ def _watch(
 
 
 def _read(
-    config: ExtractConfig, work: Work, runner: BatchRunner, *, sink: StoreSink, bar: _Progress
+    config: ExtractConfig, work: Work, runner: BatchRunner, *, sink: StoreSink, bar: Progress
 ) -> None:
     """Items without a video: text alone, sorted by length over the whole table."""
     sees = runner.tap.sees
@@ -252,7 +179,7 @@ def _read(
 
 
 def _run(
-    batches: Iterator[list[TapInput]], runner: BatchRunner, bar: _Progress
+    batches: Iterator[list[TapInput]], runner: BatchRunner, bar: Progress
 ) -> tuple[list[TapOutput], dict[str, str]]:
     outputs: list[TapOutput] = []
     failures: dict[str, str] = {}
@@ -262,37 +189,6 @@ def _run(
         failures |= bad
         bar.advance(len(batch), failed=len(bad))
     return outputs, failures
-
-
-def _load(config: ExtractConfig) -> VideoLLMTap:
-    from linkedout_lightning.tap.loading import load_pretrained
-    from linkedout_lightning.tap.tap import VideoLLMTap
-
-    loaded = load_pretrained(
-        config.model,
-        revision=config.revision,
-        dtype=config.dtype,
-        attn_implementation=config.attention,
-        gguf_file=config.gguf_file,
-    )
-    only_reads = not hasattr(loaded.processor, "tokenizer")
-    tap = VideoLLMTap(
-        loaded.model,
-        processor=loaded.processor,
-        layers=config.layers,
-        groups=config.groups or (("text", "last") if only_reads else ("visual", "text", "last")),
-        prompt=config.prompt,
-        frames=config.frames,
-        model_name=loaded.name,
-        revision=loaded.revision,
-    )
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return tap.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"`device` is {config.device!r}, which is of no use: {error}") from error
 
 
 def _sampler(config: ExtractConfig, tap: VideoLLMTap) -> FrameSampler | None:
@@ -331,25 +227,4 @@ def _notes(
             yield f"the store was begun with {name} {then[name]}, now it is {now[name]}"
 
 
-class _Progress:
-    """A bar with rate, time left and failures, or nothing."""
-
-    def __init__(self, total: int, *, shown: bool) -> None:
-        from tqdm.auto import tqdm
-
-        self._bar: Any = tqdm(
-            total=total, desc="extract", unit="item", disable=not (shown and total), smoothing=0.1
-        )
-        self._failed = 0
-
-    def advance(self, count: int, *, failed: int = 0) -> None:
-        self._failed += failed
-        if self._failed:
-            self._bar.set_postfix(failed=self._failed, refresh=False)
-        self._bar.update(count)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
+__all__ = ["ExtractConfig", "ExtractReport", "extract"]

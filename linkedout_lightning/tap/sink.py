@@ -63,7 +63,7 @@ class StoreSink:
     Args:
         store: Where to.
         fingerprints: What each item was made from, by id.
-        rows: Append when this many items are waiting.
+        rows: Append when this many items are waiting; by default 512.
 
     Attributes:
         done: How many items got features.
@@ -76,14 +76,14 @@ class StoreSink:
         store: FeatureStore,
         *,
         fingerprints: Mapping[str, str] | None = None,
-        rows: int = _ROWS,
+        rows: int | None = None,
     ) -> None:
         self.store = store
         self.done = 0
         self.failures: dict[str, str] = {}
         self.seconds = 0.0
         self._fingerprints = fingerprints or {}
-        self._rows = rows
+        self._rows = rows or _ROWS
         self._waiting: list[TapOutput] = []
         self._failed: dict[str, str] = {}
         self._flushed = time.monotonic()

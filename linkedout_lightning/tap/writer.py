@@ -20,9 +20,9 @@ class StoreWriter(BasePredictionWriter):
     (no token, NaN, overflow) are recorded as failures.
 
     Args:
-        store: The store, made with :func:`linkedout_lightning.tap.store_spec`.
+        store: The store, made with :func:`linkedout_lightning.tap.sink.store_spec`.
         fingerprints: What each item was made from, by id.
-        rows: Append when this many items are waiting.
+        rows: Append when this many items are waiting; by default 512.
 
     Example::
 
@@ -36,12 +36,12 @@ class StoreWriter(BasePredictionWriter):
         store: FeatureStore,
         *,
         fingerprints: Mapping[str, str] | None = None,
-        rows: int = 512,
+        rows: int | None = None,
     ) -> None:
         super().__init__(write_interval="batch")
         self.store = store
         self.failures: dict[str, str] = {}
-        self._options = {"fingerprints": fingerprints, "rows": rows}
+        self._fingerprints, self._rows = fingerprints, rows
         self._sink: StoreSink | None = None
 
     def write_on_batch_end(
@@ -59,7 +59,7 @@ class StoreWriter(BasePredictionWriter):
         if not isinstance(prediction, TapOutput):
             raise TypeError(f"StoreWriter writes TapOutputs, not {type(prediction).__name__}")
         if self._sink is None:
-            self._sink = StoreSink(self.store, **self._options)  # type: ignore[arg-type]
+            self._sink = StoreSink(self.store, fingerprints=self._fingerprints, rows=self._rows)
         self._sink.add(prediction)
 
     def on_predict_end(

@@ -1,0 +1,83 @@
+"""The options of an extraction: one schema for Python, YAML and the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from linkedout_lightning.errors import ConfigError
+from linkedout_lightning.tap.plan import shard_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig:
+    """Watch each item's video once and keep several layers of what the model saw.
+
+    Args:
+        model: Language model: a name on the hub, or a folder.
+        out: Folder of the feature store; made if it is not there, continued if it is.
+        items: Table of items: CSV, TSV, JSON lines (also .gz), RecBole's .item or Parquet. Without
+            it every video of the folder is an item.
+        videos: Folder of videos. With a table, <id>.<ext> in it is an item's video.
+        id_column: Column of item ids; by default one with a usual name.
+        video_column: Column of video paths; by default one with a usual name, if there is one.
+        title_column: Column to offer to the prompt as {title}.
+        revision: Branch, tag or commit of the model on the hub.
+        gguf_file: Name of a GGUF file in the model's folder, for text models.
+        layers: "all", a number of evenly spaced ones, or a list; k is the output of the k-th
+            block, 0 the embeddings, negatives count from the end.
+        groups: Which tokens are averaged into each slot: visual, visual:8 (8 spans of time), text,
+            title, last, generated:16. By default visual, text and last, or for a model that only
+            reads text, text and last.
+        prompt: Template with columns of the table in braces, such as "Title: {title}".
+        frames: Frames of each video.
+        size: Shorter side of the frames that the model's processor gets, or height and width;
+            none for the video's own size.
+        backend: Decoder: auto, pyav, decord, torchcodec.
+        dtype: The model's numbers: auto (as in its files), bfloat16, float16, float32.
+        store_dtype: The store's numbers: float16, bfloat16, float32.
+        attention: Attention implementation: sdpa, flash_attention_2, eager; none for the model's
+            own choice.
+        device: cpu, cuda, cuda:1, mps, or auto.
+        batch_size: Items that go through the model at once; by default 8 videos or 32 texts. If
+            memory runs out, it is halved.
+        workers: Processes that decode; by default one a core.
+        timeout: Seconds that decoding one video may take.
+        limit: Only the first so many items of the table.
+        shard: "i/n" does the i-th of n shares; several such jobs may write one store at once.
+        retry_failed: Try items again that failed before.
+    """
+
+    model: str
+    out: str
+    items: str | None = None
+    videos: str | None = None
+    id_column: str | None = None
+    video_column: str | None = None
+    title_column: str | None = None
+    revision: str | None = None
+    gguf_file: str | None = None
+    layers: int | tuple[int, ...] | Literal["all"] = 4
+    groups: tuple[str, ...] | None = None
+    prompt: str = "{title}"
+    frames: int = 8
+    size: int | tuple[int, int] | None = 384
+    backend: str = "auto"
+    dtype: str = "auto"
+    store_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    attention: str | None = None
+    device: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    timeout: float = 60.0
+    limit: int | None = None
+    shard: str | None = None
+    retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "workers", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"`{name}` is {value}; give 1 or more")
+        if self.shard is not None:
+            shard_of([], self.shard)

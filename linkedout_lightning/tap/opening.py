@@ -1,0 +1,67 @@
+"""From an extraction's options to a tap on its device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from linkedout_lightning.errors import ConfigError
+from linkedout_lightning.tap.config import ExtractConfig
+from linkedout_lightning.tap.loading import load_pretrained
+from linkedout_lightning.tap.tap import VideoLLMTap
+
+
+def open_tap(config: ExtractConfig, *, progress: bool = True) -> VideoLLMTap:
+    """Load the model that ``config`` names, on its device.
+
+    Raises:
+        ConfigError: Model, layers, groups, prompt or device are not usable.
+        MissingExtraError: transformers is not installed.
+    """
+    with _bars_of_transformers(progress):
+        loaded = load_pretrained(
+            config.model,
+            revision=config.revision,
+            dtype=config.dtype,
+            attn_implementation=config.attention,
+            gguf_file=config.gguf_file,
+        )
+    only_reads = not hasattr(loaded.processor, "tokenizer")
+    tap = VideoLLMTap(
+        loaded.model,
+        processor=loaded.processor,
+        layers=config.layers,
+        groups=config.groups or (("text", "last") if only_reads else ("visual", "text", "last")),
+        prompt=config.prompt,
+        frames=config.frames,
+        model_name=loaded.name,
+        revision=loaded.revision,
+    )
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return tap.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"`device` is {config.device!r}, which is of no use: {error}") from error
+
+
+@contextmanager
+def _bars_of_transformers(shown: bool) -> Iterator[None]:
+    """Loading draws bars of its own, which a quiet job must not."""
+    try:
+        from transformers.utils import logging
+    except ImportError:
+        # Loading itself says what is missing.
+        yield
+        return
+    enabled = logging.is_progress_bar_enabled()
+    if not shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
