@@ -238,8 +238,8 @@ class SequentialRecommender(pl.LightningModule):
             self.backbone,
             self.item_encoder,
             **self._optimizer_options,
-            # Lightning cannot clip gradients that a fused step is still to unscale.
-            fused=self.trainer.precision != "16-mixed",
+            # Under mixed precision Lightning refuses to clip gradients for a fused step.
+            fused=not (self.trainer.gradient_clip_val and "mixed" in str(self.trainer.precision)),
         )
 
     # ---- evaluation ----------------------------------------------------------------------------
@@ -260,8 +260,12 @@ class SequentialRecommender(pl.LightningModule):
         # large catalogue does not need (B, N + 1) numbers at once.
         budget = _CPU_CELLS if states.device.type == "cpu" else _GPU_CELLS
         users = max(32, budget // columns.shape[1])
-        parts = [t.split(users) for t in (states, batch.target, batch.history)]
-        return torch.cat([target_ranks(s @ columns, t, h) for s, t, h in zip(*parts, strict=True)])
+        ranks = batch.target.new_empty(len(states))
+        for begin in range(0, len(states), users):
+            part = slice(begin, begin + users)
+            scores = states[part] @ columns
+            ranks[part] = target_ranks(scores, batch.target[part], batch.history[part])
+        return ranks
 
     def on_validation_epoch_start(self) -> None:
         """Encode the catalogue."""

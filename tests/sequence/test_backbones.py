@@ -210,7 +210,7 @@ def test_wrong_arguments_are_named():
         GRU4Rec(DIM, hidden=0)
     with pytest.raises(ValueError, match="unknown backbone 'bert'"):
         build_backbone("bert", DIM, max_len=5)
-    with pytest.raises(ValueError, match="does not take these options.*stride"):
+    with pytest.raises(ValueError, match=r"does not take these options.*stride"):
         build_backbone("sasrec", DIM, max_len=5, stride=2)
     with pytest.raises(ValueError, match="6 items exceed max_len=5"):
         SASRec(DIM, max_len=5)(*_padded([6]))

@@ -198,7 +198,7 @@ def test_linkedout_encoder_trains_every_expert_and_the_gate():
 
 def test_the_optimiser_decays_everything_and_warms_up():
     model = _model(lr=1e-2, encoder_lr=1e-3, weight_decay=0.3, warmup_steps=4)
-    model._trainer = type("T", (), {"precision": "32-true"})()
+    model._trainer = type("T", (), {"precision": "32-true", "gradient_clip_val": 5.0})()
     found = model.configure_optimizers()
     optimizer, schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]
     assert {g["weight_decay"] for g in optimizer.param_groups} == {0.3}
