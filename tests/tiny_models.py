@@ -132,6 +132,7 @@ def _smolvlm() -> tuple[Any, Any]:
             **sizes, do_sample_frames=True, num_frames=5, fps=1, return_metadata=True
         ),
         image_seq_len=4,
+        chat_template=_CHAT.replace("IMAGE", "<image>").replace("VIDEO", "<video>"),
     )
     return _smol("SmolVLM", processor), processor
 

@@ -1,0 +1,163 @@
+"""Hidden states pooled by hand: Hugging Face's own, one token at a time, in plain Python.
+
+It shares no code with the tap. Tokens are found by their ids: with the tiny models' tokenizer a
+token is a byte, so the ids of a text are a run of a row's ids.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from linkedout_lightning.tap import TapInput
+from linkedout_lightning.video import Frames
+
+PROMPT = "About: {title}."
+
+
+def frames(count: int, *, height: int = 32, width: int = 32, seed: int = 0) -> Frames:
+    """Random frames, two a second."""
+    data = np.random.default_rng(seed).integers(0, 255, (count, height, width, 3), dtype=np.uint8)
+    return Frames(data, np.arange(count) / 2, fps=8.0, duration=count / 2, backend="test")
+
+
+def item(name: str, title: str | None, shown: Frames | None = None) -> TapInput:
+    return TapInput(name, frames=shown, columns={} if title is None else {"title": title})
+
+
+def load(folder: Path) -> tuple[Any, Any]:
+    """Model and processor (or tokenizer), as a user of transformers loads them."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder)
+    sees = hasattr(config, "vision_config")
+    model = transformers.AutoModelForMultimodalLM if sees else transformers.AutoModelForCausalLM
+    processor = transformers.AutoProcessor if sees else transformers.AutoTokenizer
+    return (
+        model.from_pretrained(folder, dtype=torch.float32).eval(),
+        processor.from_pretrained(folder),
+    )
+
+
+def encode(processor: Any, items: list[TapInput], *, side: str = "left") -> dict[str, Any]:
+    """What Hugging Face makes of items with equal numbers of frames (or none)."""
+    from transformers.video_utils import VideoMetadata
+
+    shown = [i.frames for i in items if i.frames is not None]
+    if getattr(processor, "tokenizer", processor).pad_token is None:
+        processor.pad_token = "<unk>"
+    texts = []
+    for i in items:
+        text = PROMPT.format(title=i.columns.get("title", ""))
+        tokenizer = getattr(processor, "tokenizer", processor)
+        if tokenizer is processor:
+            texts.append(text)
+            continue
+        parts: list[dict[str, str]] = [{"type": "text", "text": text}]
+        if i.frames is not None:
+            video = hasattr(processor, "video_processor")
+            parts = (
+                [{"type": "video"}] * video
+                + [{"type": "image"}] * (0 if video else len(i.frames))
+                + parts
+            )
+        conversation = [{"role": "user", "content": parts}]
+        texts.append(processor.apply_chat_template(conversation, add_generation_prompt=True))
+    options: dict[str, Any] = {"padding": True, "padding_side": side, "return_tensors": "pt"}
+    if shown and hasattr(processor, "video_processor"):
+        options |= {
+            "videos": [video.data for video in shown],
+            "video_metadata": [
+                VideoMetadata(
+                    total_num_frames=len(video) * 4,
+                    fps=8.0,
+                    duration=video.duration,
+                    frames_indices=[4 * k for k in range(len(video))],
+                )
+                for video in shown
+            ],
+            "do_sample_frames": False,
+        }
+    elif shown:
+        options |= {
+            "images": [list(video.data) for video in shown],
+            "do_image_splitting": False,
+        }
+    if "mm_token_type_ids" in getattr(processor, "model_input_names", ()):
+        options["return_mm_token_type_ids"] = True
+    return dict(processor(text=texts, **options))
+
+
+def hidden_states(model: Any, inputs: dict[str, Any]) -> list[Tensor]:
+    """Every ``hidden_states[k]``, but the last as it leaves the last block, before the norm."""
+    decoder = model.get_decoder()
+    blocks = decoder.layers if hasattr(decoder, "layers") else decoder.h
+    last: list[Tensor] = []
+
+    def keep(block: Any, args: Any, output: Any) -> None:
+        last.append(output[0] if isinstance(output, tuple) else output)
+
+    handle = blocks[-1].register_forward_hook(keep)
+    with torch.no_grad():
+        states = model(**inputs, output_hidden_states=True).hidden_states
+    handle.remove()
+    return [*states[:-1], last[-1]]
+
+
+def run_of(row: list[int], wanted: list[int]) -> list[int]:
+    """Where ``wanted`` stands in ``row``."""
+    if not wanted:
+        return []
+    for start in range(len(row)):
+        if row[start : start + len(wanted)] == wanted:
+            return list(range(start, start + len(wanted)))
+    raise AssertionError("the prompt's tokens are not in the row")
+
+
+def positions(model: Any, processor: Any, row: list[int], i: TapInput) -> dict[str, list[int]]:
+    """Positions of each group's tokens in a row of ids (padding must not look like text)."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    config = model.config
+    visual_ids = {getattr(config, name, None) for name in ("image_token_id", "video_token_id")} - {
+        None
+    }
+    title = i.columns.get("title", "")
+    text = PROMPT.format(title=title)
+    found = run_of(row, tokenizer(text, add_special_tokens=False)["input_ids"])
+    start = len(PROMPT.split("{title}")[0].encode())
+    pads = {tokenizer.pad_token_id}
+    places = {
+        "visual": [p for p, token in enumerate(row) if token in visual_ids],
+        "text": found if title else [],
+        "title": found[start : start + len(title.encode())],
+        "last": [max(p for p, token in enumerate(row) if token not in pads)],
+    }
+    if i.frames is not None:
+        # Qwen's family merges two frames into one step of time; four spans of two steps show each
+        # step twice.
+        steps = len(i.frames) // (2 if "qwen" in config.model_type else 1)
+        each = len(places["visual"]) // steps
+    for span in range(4):
+        places[f"visual:4/{span}"] = [
+            p
+            for n, p in enumerate(places["visual"])
+            if n // each * 4 < (span + 1) * steps and (n // each + 1) * 4 > span * steps
+        ]
+    return places
+
+
+def pooled(states: list[Tensor], row: int, places: list[int]) -> Tensor:
+    """Mean over some tokens, float64, ``(L, D)``; zeros without any."""
+    if not places:
+        return torch.zeros(len(states), states[0].shape[-1], dtype=torch.float64)
+    total = sum(torch.stack([state[row, p].double() for state in states]) for p in places)
+    return total / len(places)
+
+
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
+    """Largest difference over the largest value."""
+    return float((ours.double() - theirs).abs().max() / theirs.abs().max())
