@@ -16,6 +16,7 @@ from linkedout_lightning.encoders.catalogue import CatalogueFeatures, TokenTable
 from linkedout_lightning.encoders.id import IDItemEncoder
 from linkedout_lightning.encoders.id_fusion import build_id_fusion
 from linkedout_lightning.encoders.index import check_index
+from linkedout_lightning.encoders.last_loss import LastLoss
 from linkedout_lightning.encoders.options import (
     OutputNorm,
     pick_layers,
@@ -159,7 +160,7 @@ class LinkedOutItemEncoder(nn.Module):
         )
         self.chunk_items, self.recompute = chunk_items, recompute
         self.balance_weight = balance_weight
-        self._last = _LastBalance()
+        self._last = LastLoss()
 
         sizes = {"layers": len(positions), "slots": len(self.slots)}
         self.whitening = Whitening(
@@ -361,18 +362,6 @@ class LinkedOutItemEncoder(nn.Module):
         if self.training and self.balance_weight and fused.dense is not None:
             assert fused.weights is not None
             self._last.loss = self.balance_weight * load_balance(fused.weights, fused.dense)
-
-
-class _LastBalance:
-    """A loss of the last forward; copies of the module start without it (it has a graph)."""
-
-    loss: Tensor | None = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _LastBalance:
-        return _LastBalance()
-
-    def __reduce__(self) -> tuple[type[_LastBalance], tuple[()]]:
-        return _LastBalance, ()
 
 
 def _join(parts: Sequence[Fused]) -> Fused:
