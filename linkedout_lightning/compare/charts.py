@@ -34,7 +34,8 @@ def accuracy_chart(results: Mapping[str, Any], backbone: str, metric: str) -> st
     highest = max(row["intervals"].get(metric, {}).get("high", 0) for row in rows)
     highest = max(highest, *(row["metrics"][metric]["mean"] for row in rows))
     ticks = nice_ticks(0.0, highest or 1.0)
-    picture = Svg(width, bottom + 26, label=f"{metric} of each row with 95 % intervals")
+    picture = _picture(results, width, bottom + 26, f"{metric} of each row with 95 % intervals")
+    colours = {name: number for number, name in series_of(results, backbone) if number < 4}
 
     def x(value: float) -> float:
         return left + (right - left) * value / ticks[-1]
@@ -50,20 +51,21 @@ def accuracy_chart(results: Mapping[str, Any], backbone: str, metric: str) -> st
     for position, (row, label) in enumerate(zip(rows, labels, strict=True)):
         y = top + _ROW * (position + 0.5)
         kind = results["encoders"][row["encoder"]]["kind"]
+        colour = f"s{colours[row['encoder']]}" if row["encoder"] in colours else ""
         mean = row["metrics"][metric]["mean"]
         interval = row["intervals"].get(metric)
         picture.text(left - 12, y + 4, label, f"label {kind}", "end")
         for cell in results["cells"]:
             if (cell["encoder"], cell["backbone"]) == (row["encoder"], row["backbone"]):
                 at = x(cell["metrics"][metric])
-                picture.line(at, y - 8, at, y + 8, f"seed {kind}")
+                picture.line(at, y - 8, at, y + 8, f"seed {colour}")
         text = f"{label}: {mean:.4f}"
         end = x(mean) + 6
         if interval:
-            picture.line(x(interval["low"]), y, x(interval["high"]), y, f"interval {kind}")
+            picture.line(x(interval["low"]), y, x(interval["high"]), y, f"interval {colour}")
             text += f" ({interval['low']:.4f} to {interval['high']:.4f})"
             end = x(interval["high"])
-        picture.circle(x(mean), y, 4.5, f"dot {kind}", title=text)
+        picture.circle(x(mean), y, 4.5, f"dot {colour}", title=text)
         picture.text(end + 9, y + 4, f"{mean:.4f}", "value")
     return str(picture)
 
@@ -84,7 +86,7 @@ def difference_chart(results: Mapping[str, Any], backbone: str, metric: str) -> 
     right, bottom = width - 76, top + _ROW * len(tests)
     ticks = nice_ticks(min(0.0, *(t["low"] for t in tests)), max(0.0, *(t["high"] for t in tests)))
     base = encoders[protocol["baseline"]]["label"]
-    picture = Svg(width, bottom + 26, label=f"difference of {metric} to {base}")
+    picture = _picture(results, width, bottom + 26, f"difference of {metric} to {base}")
 
     def x(value: float) -> float:
         return left + (right - left) * (value - ticks[0]) / (ticks[-1] - ticks[0])
@@ -108,10 +110,11 @@ def difference_chart(results: Mapping[str, Any], backbone: str, metric: str) -> 
 def series_of(results: Mapping[str, Any], backbone: str) -> list[tuple[int, str]]:
     """Rows that line charts show, with the number of their colour: at most eight.
 
-    The baseline and the methods come first, then what they are measured against.
+    The baseline, the hybrid and the plain method come first, then what they are measured against.
     """
     encoders = results["encoders"]
     there = [row["encoder"] for row in rows_of(results, backbone)]
+    there.sort(key=lambda name: not name.endswith("+id"))  # stable: else as in the table
     chosen = [
         name
         for kinds in (("baseline",), ("method",), ("ceiling",), ("control",), ("features",))
@@ -146,7 +149,7 @@ def slices_chart(results: Mapping[str, Any], backbone: str) -> str | None:
     found = [row["slices"][n][metric]["mean"] for _, row in series for n in names
              if metric in row["slices"][n]]  # fmt: skip
     ticks = nice_ticks(0.0, max(found, default=1.0) or 1.0)
-    picture = Svg(width, height, label=f"{metric} by popularity decile and for cold items")
+    picture = _picture(results, width, height, f"{metric} by popularity decile, and for cold items")
 
     def x(name: str) -> float:
         return left + step * (names.index(name) + 0.5 + (gap if name == "cold" else 0))
@@ -196,7 +199,7 @@ def gates_chart(results: Mapping[str, Any], row: Mapping[str, Any]) -> str | Non
     width = left + cell_width * len(columns) + space
     height = top + cell_height * len(labels) + 6
     label = results["encoders"][row["encoder"]]["label"]
-    picture = Svg(width, height, label=f"weight of each layer in {label}")
+    picture = Svg(width, height, label=f"weight of each layer in {label}{_mark(results)}")
     highest = max(max(values) for values in columns.values())
     for position, layer in enumerate(labels):
         picture.text(left - 12, top + cell_height * (position + 0.5) + 4, layer, "label", "end")
@@ -210,7 +213,7 @@ def gates_chart(results: Mapping[str, Any], row: Mapping[str, Any]) -> str | Non
                 x + 1, y + 1, cell_width - 2, cell_height - 2, "heat", opacity=0.06 + 0.84 * share,
                 title=f"{label}, {labels[position]}, {name.replace('_', ' ')}: {value:.4f}",
             )  # fmt: skip
-            ink = "heat-high" if share > 0.55 else "heat-low"
+            ink = "heat-high" if share > 0.8 else "heat-low"
             picture.text(x + cell_width / 2, y + cell_height / 2 + 4, f"{value:.2f}", ink, "middle")
     return str(picture)
 
@@ -244,7 +247,7 @@ def curves_chart(results: Mapping[str, Any], backbone: str, what: str) -> str | 
     lowest = min(values) if what == "train_loss" else 0.0
     ticks = nice_ticks(lowest, max(values))
     last = max(epoch for _, _, points in lines for epoch, _ in points)
-    picture = Svg(width, height, label=f"{what} by epoch")
+    picture = _picture(results, width, height, f"{what} by epoch")
 
     def x(epoch: float) -> float:
         return left + (right - left) * (epoch - 1) / max(last - 1, 1)
@@ -272,6 +275,18 @@ def curves_chart(results: Mapping[str, Any], backbone: str, what: str) -> str | 
                 )
                 picture.marker(x(cell["best_epoch"]), y(chosen), number, title=text)
     return str(picture)
+
+
+def _picture(results: Mapping[str, Any], width: float, height: float, label: str) -> Svg:
+    """An empty picture that says, where it is so, that its data are simulated."""
+    picture = Svg(width, height, label=label + _mark(results))
+    if results["simulated"]:
+        picture.text(width, 12, "simulated", "axis", "end")
+    return picture
+
+
+def _mark(results: Mapping[str, Any]) -> str:
+    return ", simulated" if results["simulated"] else ""
 
 
 def _left(labels: Sequence[str]) -> float:

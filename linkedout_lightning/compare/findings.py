@@ -23,11 +23,12 @@ def find(results: Mapping[str, Any]) -> list[str]:
         sentences += _against_baseline(results, backbone, metric)
         sentences += _against_controls(results, backbone, metric)
         sentences += _floor_check(results, backbone, metric)
-    if results["failed"]:
-        names = ", ".join(sorted({cell["encoder"] for cell in results["failed"]}))
-        sentences.append(f"{len(results['failed'])} cells failed ({names}): the table lacks them.")
     if not sentences:
         sentences.append("Nothing was compared: no baseline, or no other row, was finished.")
+    if results["failed"]:
+        names = ", ".join(sorted({cell["encoder"] for cell in results["failed"]}))
+        count = "One cell" if len(results["failed"]) == 1 else f"{len(results['failed'])} cells"
+        sentences.append(f"{count} failed and can be no part of the tables: {names}.")
     if len(protocol["seeds"]) < 2 and backbones:
         sentences.append("One seed only: the spread between trainings is not known.")
     return sentences

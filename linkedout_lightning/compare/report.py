@@ -76,6 +76,14 @@ def _section(results: Mapping[str, Any], backbone: str, markup: Any) -> dict[str
     def pictures(*made: str | None) -> list[Any]:
         return [markup(picture) for picture in made if picture]
 
+    def gates(kinds: tuple[str, ...]) -> list[tuple[str, Any]]:
+        return [
+            (results["encoders"][row["encoder"]]["label"], markup(picture))
+            for row in rows_of(results, backbone)
+            if results["encoders"][row["encoder"]]["kind"] in kinds
+            and (picture := charts.gates_chart(results, row))
+        ]
+
     series = charts.series_of(results, backbone)
     return {
         "name": BACKBONE_LABELS.get(backbone, backbone),
@@ -92,11 +100,8 @@ def _section(results: Mapping[str, Any], backbone: str, markup: Any) -> dict[str
             *(charts.difference_chart(results, backbone, metric) for metric in (hr, ndcg))
         ),
         "slices_chart": pictures(charts.slices_chart(results, backbone)),
-        "gates_charts": [
-            (results["encoders"][row["encoder"]]["label"], markup(picture))
-            for row in rows_of(results, backbone)
-            if (picture := charts.gates_chart(results, row))
-        ],
+        "gates_charts": gates(("method", "features", "ceiling")),
+        "control_gates_charts": gates(("control", "fusion")),
         "curves": pictures(
             charts.curves_chart(results, backbone, monitor),
             charts.curves_chart(results, backbone, "train_loss"),

@@ -62,8 +62,7 @@ def collect(
             n: {"label": e.label, "kind": e.kind, "meaning": e.meaning} for n, e in names.items()
         },
         "cells": [
-            {key: result.get(key) for key in _OF_CELL}
-            | {"folder": str(cell.folder.relative_to(config.out))}
+            {key: result.get(key) for key in _OF_CELL} | _where(config, cell, result)
             for cell, result in results.items()
         ],
         "failed": [
@@ -133,6 +132,17 @@ class _Ranks:
         name, _, k = metric.partition("@")
         test = compare_ranks(first, second, metric=name, k=int(k), resamples=self.resamples)
         return test, max(len(first), len(second))
+
+
+def _where(config: CompareConfig, cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The cell's files, relative to the comparison's folder, and the value that chose its epoch."""
+    folder, kept = cell.folder.relative_to(config.out), result.get("checkpoint")
+    best = result.get("best_val")
+    return {
+        "folder": folder.as_posix(),
+        "checkpoint": (folder / kept).as_posix() if kept else None,
+        "best_value": best[config.monitor] if best else None,
+    }
 
 
 def _summary(results: Mapping[Cell, Mapping[str, Any]], ranks: _Ranks) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from linkedout_lightning.compare.recording import Recorder
 from linkedout_lightning.compare.summaries import count_parameters, gate_summary
 from linkedout_lightning.data import InteractionDataModule
 from linkedout_lightning.errors import DataError
-from linkedout_lightning.evaluation.baselines import CoOccurrence, Popularity
+from linkedout_lightning.evaluation.baselines import CoOccurrence, Popularity, Scorer
 from linkedout_lightning.evaluation.metrics import RankingMetrics
 from linkedout_lightning.evaluation.ranks import target_ranks
 from linkedout_lightning.sequence import SequentialRecommender
@@ -39,8 +39,10 @@ def evaluate_floor(name: EncoderName, spec: dict[str, Any], folder: Path) -> dic
     del folder
     data = read_data(spec)
     started = time.perf_counter()
-    scorer = CoOccurrence if name.base == "cooccurrence" else Popularity
-    model = scorer(data)
+    model: Scorer = Popularity(data.train_counts)
+    if name.base == "cooccurrence":
+        rows = data.train_dataloader()
+        model = CoOccurrence(rows.items, rows.start, rows.stop, num_items=data.num_items)
     fitted = time.perf_counter()
     metrics = RankingMetrics(
         tuple(spec["settings"]["ks"]), data.popularity_slices(), keep_ranks=True

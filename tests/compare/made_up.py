@@ -34,9 +34,7 @@ def write_interactions(path: Path, *, users: int = 150, seed: int = 0) -> Path:
 def write_store(path: Path, *, seed: int = 0, ids: int = ITEMS) -> Path:
     """Three layers, of which the middle one knows an item's group."""
     generator = torch.Generator().manual_seed(seed)
-    spec = StoreSpec(
-        model="made-up", layers=(4, 8, 12), slots=("visual", "text"), hidden_size=12
-    )
+    spec = StoreSpec(model="made-up", layers=(4, 8, 12), slots=("visual", "text"), hidden_size=12)
     features = 0.5 * torch.randn(ids, 3, 2, 12, generator=generator)
     groups = torch.arange(ids) % GROUPS
     features[torch.arange(ids), 1, :, groups] += 2.0
@@ -133,7 +131,9 @@ def write_result(cell: Cell, *, users: int = 4000, **changes: Any) -> None:
 def metrics_of(ranks: torch.Tensor) -> dict[str, float]:
     """HR and NDCG by their formulas."""
     return {
-        f"{name}@{k}": float(((ranks <= k) / (torch.log2(ranks + 1.0) if name == "NDCG" else 1)).mean())
+        f"{name}@{k}": float(
+            ((ranks <= k) / (torch.log2(ranks + 1.0) if name == "NDCG" else 1)).mean()
+        )
         for k in (10, 20)
         for name in ("HR", "NDCG")
     }
