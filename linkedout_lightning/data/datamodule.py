@@ -212,6 +212,11 @@ class InteractionDataModule(LightningDataModule):
         return self.test_dataloader()
 
     @property
+    def parts(self) -> Split:
+        """Training sequences and questions as ranges, see :class:`Split`."""
+        return self._ready()
+
+    @property
     def interactions(self) -> Interactions:
         """All the interactions that were kept."""
         self._ready()
