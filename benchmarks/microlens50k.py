@@ -24,6 +24,17 @@ PAIRS = "MicroLens-50k_pairs.tsv.gz"
 TITLES = "MicroLens-50k_titles.csv.gz"
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 LAYERS = (8, 15, 23, 30)
+ENCODERS = (
+    "popularity",
+    "cooccurrence",
+    "id",
+    "linkedout",
+    "linkedout+id",
+    "last",
+    "random",
+    "shuffled",
+    "id-dropout",
+)
 
 
 def weights_folder(named: Path | None) -> Path:
@@ -74,9 +85,15 @@ def main() -> None:
             interactions=str(arguments.root / PAIRS),
             preset="microlens",
             store=str(features),
+            encoders=ENCODERS,
+            backbones=("sasrec", "gru4rec"),
             seeds=tuple(arguments.seeds),
+            dim=128,
+            epochs=12,
+            patience=2,
             jobs=arguments.jobs,
             out=str(arguments.work / "compare"),
+            title="MicroLens-50K: ID against titles through SmolLM2-135M",
         )
     )
     for name in ("results.json", "report.md", "report.html"):
