@@ -23,13 +23,14 @@ from linkedout_lightning.video.frames import Frames
 from linkedout_lightning.video.settings import DecodeSettings
 from linkedout_lightning.video.worker import LENGTH
 
-START_SECONDS = 120.0
+# Importing torch for torchcodec takes half a minute on a busy machine.
+START_SECONDS = 300.0
 # Native decoders have leaked memory (decord's issues 157, 208, 323): begin afresh now and then.
 VIDEOS_A_PROCESS = 1000
 MAX_HEADER_BYTES = 1 << 26
 _BOOT = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-    "from linkedout_lightning.video.worker import main; main(int(sys.argv[2]))"
+    "from linkedout_lightning.video.worker import main; main(int(sys.argv[2]), sys.argv[3])"
 )
 
 
@@ -108,7 +109,7 @@ class DecoderProcess:
         self, path: str, function: str, settings: DecodeSettings
     ) -> tuple[dict[str, Any], Any]:
         with self._lock:
-            process = self._running()
+            process = self._running(function)
             deadline = time.monotonic() + self._timeout_s
             request = {
                 # The worker may have been started in another folder.
@@ -139,13 +140,13 @@ class DecoderProcess:
             raise VideoDecodeError(path, header["error"])
         return header, data
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self, function: str) -> subprocess.Popen[bytes]:
         self._served += 1
         if self._served > VIDEOS_A_PROCESS:
             self.close()
         if self._process is None or self._process.poll() is not None:
             self.close()
-            self._process = _start(self._memory_mb)
+            self._process = _start(self._memory_mb, function)
             self._end = weakref.finalize(self, _kill, self._process, os.getpid())
             self._served = 1
             try:
@@ -159,11 +160,12 @@ class DecoderProcess:
         return self._process
 
 
-def _start(memory_mb: int) -> subprocess.Popen[bytes]:
+def _start(memory_mb: int, function: str) -> subprocess.Popen[bytes]:
     # Libraries that would start a thread a core only take address space from the decoder.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    search_path = json.dumps([str(entry) for entry in sys.path])
     return subprocess.Popen(
-        [sys.executable, "-c", _BOOT, json.dumps([str(p) for p in sys.path]), str(memory_mb)],
+        [sys.executable, "-c", _BOOT, search_path, str(memory_mb), function],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,

@@ -20,7 +20,8 @@ DEMUXERS = (
     "h263,h261,mjpeg,dirac,gif,apng,mxf,nut,rm,dv,wtv,yuv4mpegpipe,swf,gxf"
 )
 ATTACHED_PICTURE = 0x0400
-BROKEN = (av.error.FFmpegError, EOFError, ValueError)
+# What PyAV raises for damage; IndexError for a packet of a stream that was not there at first.
+BROKEN = (av.error.FFmpegError, EOFError, ValueError, IndexError)
 
 
 class VideoSource:
@@ -152,7 +153,8 @@ class VideoSource:
     def _open(self) -> Any:
         options = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
         try:
-            return av.open(f"file:{self.path}", options=options)
+            # Titles in some older encoding are no reason to refuse a video.
+            return av.open(f"file:{self.path}", options=options, metadata_errors="replace")
         except MemoryError:
             raise
         except (av.error.InvalidDataError, av.error.ArgumentError, EOFError):

@@ -31,19 +31,22 @@ LENGTH = struct.Struct("<Q")
 GRACE_SECONDS = 10.0
 
 
-def main(memory_mb: int) -> None:
+def main(memory_mb: int, preload: str) -> None:
     """Serve requests until the caller closes the pipe.
 
     Args:
         memory_mb: Memory that decoding may take on top of what the process maps at rest.
+        preload: ``module:function`` to import before the first request, so that its time does not
+            count as the first video's.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     _prepare_process()
+    known = {preload: _loaded(preload)}
+    _limit_memory(memory_mb)
     _send(answers, {"ready": True})
     _silence()
-    known: dict[str, Any] = {}
     for line in requests:
         request = json.loads(line)
         name = request["function"]

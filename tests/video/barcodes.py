@@ -53,9 +53,11 @@ def write_video(
     times: Sequence[int] | None = None,
     audio: bool = False,
     pixel_format: str = "yuv420p",
+    title: str = "numbered frames",
 ) -> Path:
     """Encode numbered frames; ``times`` are presentation times in milliseconds, else constant."""
     with av.open(str(path), "w", options=container_options or {}) as output:
+        output.metadata["title"] = title
         # Every bar changes at once now and then, which x264 would answer with a key frame.
         fixed = {"sc_threshold": "0"} if codec == "libx264" else {}
         stream: Any = output.add_stream(codec, rate=rate, options={**fixed, **(options or {})})

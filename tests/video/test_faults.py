@@ -199,6 +199,15 @@ def test_names_that_look_like_something_else(sampler, tmp_path, good, monkeypatc
         assert numbers(sampler(name).data) == expected_numbers(60, 4), name
 
 
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "avi"])
+def test_a_title_in_an_older_encoding_is_no_fault(sampler, tmp_path, ending):
+    path = write_video(tmp_path / f"v.{ending}", title="stra@e")
+    data = path.read_bytes()
+    assert b"stra@e" in data
+    path.write_bytes(data.replace(b"stra@e", b"stra\xdfe"))
+    assert numbers(sampler(path).data) == expected_numbers(60, 4)
+
+
 @pytest.mark.parametrize("cut", [0.02, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999])
 @pytest.mark.parametrize("layout", ["fragmented", "faststart", "mkv", "ts"])
 def test_a_truncated_file_gives_what_is_left_of_it_or_a_reason(sampler, tmp_path, cut, layout):

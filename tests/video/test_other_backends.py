@@ -65,10 +65,10 @@ def test_what_decord_gets_wrong_is_left_to_pyav(tmp_path, kind):
     assert reason in result.fallback_reason
 
 
-def test_an_edit_list_is_left_to_pyav(tmp_path, backend):
+def test_an_edit_list_is_honoured_or_left_to_pyav(tmp_path, backend):
     path = write_video(tmp_path / "v.mp4")
     patch_edit_list(path, skip_ticks=7680, movie_ticks=1200)
     result = sampler(10, backend)(path)
     assert numbers(result.data) == [15 + k for k in expected_numbers(30, 10)]
-    assert result.backend == "pyav"
-    assert "frames instead of" in result.fallback_reason
+    if result.backend != backend:
+        assert "frames instead of" in result.fallback_reason

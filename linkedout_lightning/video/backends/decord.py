@@ -40,7 +40,7 @@ def decode(path: str, settings: DecodeSettings) -> Frames:
     except (decord.DECORDError, RuntimeError, IndexError) as error:
         if isinstance(error, VideoDecodeError):
             raise
-        raise VideoDecodeError(path, _brief(error)) from None
+        raise VideoDecodeError(path, _brief(error, path)) from None
     return Frames(
         data=resized(arrays, settings)[position],
         timestamps=timeline.seconds(wanted),
@@ -50,7 +50,8 @@ def decode(path: str, settings: DecodeSettings) -> Frames:
     )
 
 
-def _brief(error: Exception) -> str:
+def _brief(error: Exception, path: str) -> str:
     # decord's messages start with a clock, a source line and the path, and end in a stack trace.
-    line = str(error).strip().splitlines()[0]
-    return line.rpartition(".cc:")[2].partition(": ")[2][:200] or type(error).__name__
+    line = str(error).strip().splitlines()[0].replace(f"[{path}]", "")
+    text = line.rpartition(".cc:")[2].partition(": ")[2].strip()
+    return text[:200] or type(error).__name__
