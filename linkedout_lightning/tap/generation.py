@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -53,7 +53,7 @@ class GeneratedMean:
             self._sums[layer] = self._sums[layer] + added if layer in self._sums else added
         return step
 
-    def mean(self, layer: int) -> Tensor:
+    def of(self, layer: int) -> Tensor:
         """Mean over each row's tokens, float32 ``(b, D)``."""
         counted = torch.stack(self._alive[: self.tokens]).sum(0).to(self._sums[layer].device)
         return self._sums[layer] / counted[:, None]
@@ -65,7 +65,7 @@ def generate(
     *,
     decoder: Decoder,
     layers: tuple[int, ...],
-    on_prefill: Any,
+    on_prefill: Callable[[int, Tensor], None],
     mean: GeneratedMean,
 ) -> None:
     """Prefill and decode greedily, reading the wanted layers of both.

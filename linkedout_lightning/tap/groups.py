@@ -113,19 +113,20 @@ def span_averages(chosen: Tensor, *, spans: int, steps: int) -> Tensor:
     return weights
 
 
-def pool(state: Tensor, weights: Tensor, attended: Tensor | None = None) -> Tensor:
+def pool(state: Tensor, weights: Tensor, *, sparse: bool = True) -> Tensor:
     """Average hidden states into slots.
 
     Args:
         state: Hidden states ``(b, P, D)`` of any floating type.
         weights: Float32 ``(b, S, P)``.
-        attended: Bool ``(b, P)``, false at padding, whose states may be NaN in some attention
-            kernels; ``None`` if nothing is padded.
+        sparse: Whether some tokens have no weight in any slot; only then their states, which may
+            be infinite (the first token in half precision) or NaN (padding), are put aside.
 
     Returns:
         Float32 ``(b, S, D)``.
     """
     state = state.float()
-    if attended is not None:
-        state = torch.where(attended[..., None], state, 0.0)
+    if sparse:
+        used = (weights > 0).any(dim=1)  # (b, P)
+        state = torch.where(used[..., None], state, 0.0)
     return weights @ state

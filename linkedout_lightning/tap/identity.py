@@ -45,3 +45,33 @@ def digest_of_settings(settings: Any) -> str:
     """SHA-256 over a JSON form of nested settings."""
     text = json.dumps(settings, sort_keys=True, default=str)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def numerics(model: nn.Module) -> dict[str, Any]:
+    """What decides the numbers, given the weights: type, attention kernel, quantization."""
+    import transformers
+
+    config = getattr(model, "config", None)
+    settings = {
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "attention": getattr(config, "_attn_implementation", None),
+        "transformers": str(transformers.__version__),
+    }
+    if (quantization := getattr(config, "quantization_config", None)) is not None:
+        how = dict(quantization if isinstance(quantization, dict) else quantization.to_dict())
+        how.pop("gguf_file", None)  # a path of this machine; the revision covers its content
+        settings["quantization"] = digest_of_settings(how)
+    return settings
+
+
+def wording(processor: Any, chat: bool, processor_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What a processor makes of frames and prompts, as digests of its settings."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    template = getattr(processor, "chat_template", None) or tokenizer.chat_template
+    text_only = processor is tokenizer
+    return {
+        "chat_template": digest_of_settings(template) if chat else None,
+        "processor": None
+        if text_only
+        else digest_of_settings([processor.to_dict(), processor_kwargs]),
+    }

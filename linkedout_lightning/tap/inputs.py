@@ -132,11 +132,12 @@ class InputBuilder:
             # Numbered from each row's first token, so that padding changes nothing, also in models
             # with learned absolute positions.
             encoded.setdefault("position_ids", (attention.cumsum(1) - 1).clamp(min=0))
+        averages = torch.stack(weights)
         return TapBucket(
             rows=torch.tensor([row.index for row in rows]),
             inputs={name: encoded[name] for name in encoded if name in self.argument_names},
-            weights=torch.stack(weights),
-            padded=not bool(attended.all()),
+            weights=averages,
+            sparse=not bool((averages > 0).any(dim=1).all()),
         )
 
     def _wrapping(self, frames: int) -> Wrapping:

@@ -5,8 +5,7 @@ Letters: B batch, b rows of one bucket, L tapped layers, S slots, P tokens, D hi
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -14,15 +13,24 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from linkedout_lightning.errors import ConfigError
+from linkedout_lightning.tap.anatomy import (
+    argument_names,
+    is_offloaded,
+    numbers_positions,
+    visual_ids,
+)
 from linkedout_lightning.tap.generation import GeneratedMean, end_ids, generate
 from linkedout_lightning.tap.groups import parse_groups, pool
 from linkedout_lightning.tap.hooks import reading
-from linkedout_lightning.tap.identity import digest_of_model, digest_of_settings
+from linkedout_lightning.tap.identity import digest_of_model, numerics, wording
 from linkedout_lightning.tap.inputs import InputBuilder
 from linkedout_lightning.tap.layers import CONVENTION, LayerSpec, find_decoder, resolve_layers
 from linkedout_lightning.tap.loading import load_pretrained
 from linkedout_lightning.tap.prompts import PromptTemplate
 from linkedout_lightning.tap.types import TapBatch, TapBucket, TapInput, TapOutput
+
+OnPrefill = Callable[[int, Tensor], None]
+"""Called with a layer and its state of the prefill, ``(b, P, D)``."""
 
 
 class VideoLLMTap(LightningModule):
@@ -98,20 +106,24 @@ class VideoLLMTap(LightningModule):
         tokenizer = getattr(processor, "tokenizer", processor)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-        visual_ids = _visual_ids(model, processor)
-        self.sees = bool(visual_ids)
+        seen = visual_ids(model, processor)
+        self.sees = bool(seen)
         has_template = bool(getattr(processor, "chat_template", None) or tokenizer.chat_template)
         self._builder = InputBuilder(
             processor,
             template=template,
             groups=self.groups,
-            visual_ids=visual_ids,
-            argument_names=_argument_names(model),
+            visual_ids=seen,
+            argument_names=argument_names(model),
             chat=(self.sees and has_template) if chat_template is None else chat_template,
             padding_side=padding_side,
-            own_positions=any(hasattr(module, "get_rope_index") for module in model.modules()),
+            own_positions=numbers_positions(model),
             processor_kwargs=processor_kwargs,
         )
+        generated = [group for group in self.groups if group.kind == "generated"]
+        self._generated = sum(group.count for group in generated)
+        self._generated_slot = self.slots.index(generated[0].name) if generated else -1
+        self._prefill_slots = [i for i in range(len(self.slots)) if i != self._generated_slot]
         self._end_ids = end_ids(model, tokenizer)
         self._model_name = model_name or type(model).__name__
         self._revision = revision
@@ -250,66 +262,54 @@ class VideoLLMTap(LightningModule):
         """
         if self._revision is None:
             self._revision = digest_of_model(self.model)
-        import transformers
-
-        config = getattr(self.model, "config", None)
-        builder = self._builder
-        settings = {
+        template = self._builder.template
+        return {
             "model": self._model_name,
             "revision": self._revision,
-            "dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
-            "attention": getattr(config, "_attn_implementation", None),
             "layers": list(self.layers),
             "layer_convention": CONVENTION,
             "groups": [group.name for group in self.groups],
-            "prompt": builder.template.template,
-            "max_chars": builder.template.max_chars,
-            "chat_template": self._chat_template(),
-            "processor": self._processor_digest(),
-            "transformers": str(transformers.__version__),
+            "prompt": template.template,
+            "max_chars": template.max_chars,
+            **numerics(self.model),
+            **wording(self._builder.processor, self._builder.chat, self._builder.processor_kwargs),
         }
-        if (quantization := getattr(config, "quantization_config", None)) is not None:
-            settings["quantization"] = _quantization_digest(quantization)
-        return settings
 
     def _extract(self, bucket: TapBucket) -> tuple[Tensor, Tensor]:
         """Features ``(b, L, S, D)`` and mask ``(b, S)`` of one bucket."""
-        attended = bucket.inputs["attention_mask"].bool() if bucket.padded else None
-        pooled: dict[int, Tensor] = {}
+        size = len(bucket.rows), len(self.layers), len(self.slots), self.hidden_size
+        features = torch.zeros(size, device=bucket.weights.device)
+        valid = torch.ones(size[0], size[2], dtype=torch.bool, device=features.device)
+        valid[:, self._prefill_slots] = bucket.weights.sum(dim=2) > 0
 
         def on_prefill(layer: int, state: Tensor) -> None:
-            weights = bucket.weights.to(state.device)
-            seen = None if attended is None else attended.to(state.device)
-            pooled[layer] = pool(state, weights, seen).to(bucket.weights.device)
+            pooled = pool(state, bucket.weights.to(state.device), sparse=bucket.sparse)
+            features[:, self.layers.index(layer), self._prefill_slots] = pooled.to(features.device)
 
-        inputs = dict(self._typed(bucket.inputs))
-        mean = self._generate(inputs, on_prefill) if self._generated() else None
-        if mean is None:
-            deepest = max(self.layers)
+        inputs = self._typed(bucket.inputs)
+        if self._generated:
+            mean = self._generate(inputs, on_prefill)
+            for at, layer in enumerate(self.layers):
+                features[:, at, self._generated_slot] = mean.of(layer).to(features.device)
+        else:
+            self._prefill(inputs, on_prefill)
+        return features, valid
 
-            def on_state(layer: int, state: Tensor) -> bool:
-                on_prefill(layer, state)
-                return layer == deepest and not self._offloaded()
+    def _prefill(self, inputs: dict[str, Tensor], on_prefill: OnPrefill) -> None:
+        deepest = max(self.layers)
+        offloaded = is_offloaded(self.model)
 
-            with reading(self.decoder, self.layers, on_state):
-                self.model(**inputs, use_cache=False)
-        prefill = torch.stack([pooled.pop(layer) for layer in self.layers], dim=1)
-        valid = bucket.weights.sum(dim=2) > 0
-        if mean is None:
-            return prefill, valid
-        generated = torch.stack([mean.mean(layer).to(prefill.device) for layer in self.layers], 1)
-        before = self.slots.index(next(slot for slot in self.slots if slot.startswith("gen")))
-        parts = [prefill[:, :, :before], generated[:, :, None], prefill[:, :, before:]]
-        always = torch.ones_like(valid[:, :1] if valid.shape[1] else prefill[:, 0, :0, 0]).bool()
-        if not valid.shape[1]:
-            always = torch.ones(len(prefill), 1, dtype=torch.bool, device=prefill.device)
-        masks = [valid[:, :before], always, valid[:, before:]]
-        return torch.cat(parts, dim=2), torch.cat(masks, dim=1)
+        def on_state(layer: int, state: Tensor) -> bool:
+            on_prefill(layer, state)
+            return layer == deepest and not offloaded
 
-    def _generate(self, inputs: dict[str, Tensor], on_prefill: Any) -> GeneratedMean:
+        with reading(self.decoder, self.layers, on_state):
+            self.model(**inputs, use_cache=False)
+
+    def _generate(self, inputs: dict[str, Tensor], on_prefill: OnPrefill) -> GeneratedMean:
         # Generation numbers the positions by itself, from the attention mask.
         inputs.pop("position_ids", None)
-        mean = GeneratedMean(self._generated(), end_ids=self._end_ids)
+        mean = GeneratedMean(self._generated, end_ids=self._end_ids)
         generate(
             self.model,
             inputs,
@@ -320,19 +320,10 @@ class VideoLLMTap(LightningModule):
         )
         return mean
 
-    def _generated(self) -> int:
-        return next((group.count for group in self.groups if group.kind == "generated"), 0)
-
-    def _typed(self, inputs: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    def _typed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Pixels in the model's floating type, as Hugging Face's examples cast them."""
         dtype = self._embeddings().weight.dtype
-        for name, value in inputs.items():
-            yield name, value.to(dtype) if value.is_floating_point() else value
-
-    def _offloaded(self) -> bool:
-        """Whether accelerate swaps weights in and out, which an early end would leave undone."""
-        places = set(getattr(self.model, "hf_device_map", {}).values())
-        return len(places) > 1 and bool(places & {"cpu", "disk"})
+        return {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()}
 
     def _embeddings(self) -> Any:
         return self.model.get_input_embeddings()  # type: ignore[operator]
@@ -340,19 +331,6 @@ class VideoLLMTap(LightningModule):
     def _work(self, item: TapInput) -> tuple[tuple[int, ...], int]:
         shape = () if item.frames is None else tuple(item.frames.data.shape[:3])
         return shape, self._builder.length_hint(item)
-
-    def _chat_template(self) -> str | None:
-        if not self._builder.chat:
-            return None
-        processor, tokenizer = self._builder.processor, self._builder.tokenizer
-        template = getattr(processor, "chat_template", None) or tokenizer.chat_template
-        return digest_of_settings(template)
-
-    def _processor_digest(self) -> str | None:
-        processor = self._builder.processor
-        if processor is self._builder.tokenizer:
-            return None
-        return digest_of_settings([processor.to_dict(), self._builder.processor_kwargs])
 
     def _check_groups(self, template: PromptTemplate, padding_side: str) -> None:
         kinds = {group.kind for group in self.groups}
@@ -374,33 +352,3 @@ class VideoLLMTap(LightningModule):
                 f"`groups` asks for generated tokens, but {type(self.model).__name__} has no head "
                 "to generate with; load it with its language-model head or leave the group out"
             )
-
-
-def _visual_ids(model: nn.Module, processor: Any) -> set[int]:
-    """Token ids at whose places the model puts visual embeddings; empty for text-only models."""
-    if processor is getattr(processor, "tokenizer", processor):
-        return set()
-    config = getattr(model, "config", None)
-    names = ("video_token_id", "video_token_index", "image_token_id", "image_token_index")
-    ids = {getattr(config, name, None) for name in names}
-    found = {int(i) for i in ids if i is not None}
-    if found:
-        return found
-    # Last, as some families count the brackets around a picture among these.
-    listed = [
-        *getattr(processor, "video_token_ids", []),
-        *getattr(processor, "image_token_ids", []),
-    ]
-    return {int(i) for i in listed if i is not None}
-
-
-def _argument_names(model: nn.Module) -> set[str]:
-    """What ``forward`` takes by name, in the model or in the base model that it hands things to."""
-    modules = [model, getattr(model, "base_model", model)]
-    return {name for module in modules for name in inspect.signature(module.forward).parameters}
-
-
-def _quantization_digest(config: Any) -> str:
-    settings = dict(config if isinstance(config, dict) else config.to_dict())
-    settings.pop("gguf_file", None)  # a path of this machine; the revision is over its content
-    return digest_of_settings(settings)

@@ -41,13 +41,13 @@ class TapBucket:
         inputs: What the model's ``forward`` takes, by argument name.
         weights: How each slot averages the prefill's tokens, float32 ``(b, S, P)``; a row sums to
             one, or to zero where the item has no such token.
-        padded: Whether some of the rows are padded.
+        sparse: Whether some tokens, such as padding, go into no slot.
     """
 
     rows: Tensor
     inputs: dict[str, Tensor]
     weights: Tensor
-    padded: bool = True
+    sparse: bool = True
 
     def to(self, device: torch.device | str) -> TapBucket:
         """Move every tensor; ``rows`` stays, as it only addresses the output."""
@@ -106,9 +106,13 @@ class TapOutput:
     def __len__(self) -> int:
         return len(self.item_ids)
 
+    def to(self, device: torch.device | str) -> TapOutput:
+        """Move to a device (Lightning calls this)."""
+        return replace(self, features=self.features.to(device), mask=self.mask.to(device))
+
     def cpu(self) -> TapOutput:
         """The same on the CPU."""
-        return replace(self, features=self.features.cpu(), mask=self.mask.cpu())
+        return self.to("cpu")
 
     @staticmethod
     def cat(outputs: Sequence[TapOutput]) -> TapOutput:
