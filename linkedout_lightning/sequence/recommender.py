@@ -291,7 +291,7 @@ class SequentialRecommender(pl.LightningModule):
         for name, value in metrics.compute().items():
             name = f"{stage}/{name}"
             # Every process has the same value already; sync_dist only says so to Lightning.
-            self.log(name, value.float(), prog_bar=name == shown, sync_dist=True)
+            self.log(name, value, prog_bar=name == shown, sync_dist=True)
         metrics.reset()
 
     # ---- what the data module knows, and resuming ----------------------------------------------
