@@ -39,6 +39,7 @@ class BatchRunner:
         self.tokens = 0
         self.largest: int | None = None
         self._failed_in_a_row = 0
+        self._exhausted = False
 
     def run(self, items: Sequence[TapInput]) -> tuple[list[TapOutput], dict[str, str]]:
         """Extract a batch.
@@ -72,10 +73,12 @@ class BatchRunner:
                     f"the last time: {reason}"
                 )
             return [], {items[0].item_id: reason}
-        # Only here, outside the handler, is the failed attempt's memory free again.
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        if self._exhausted:
+            # Only here, outside the handler, is the failed attempt's memory free again.
+            self._exhausted = False
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
         outputs: list[TapOutput] = []
         failures: dict[str, str] = {}
         half = (len(items) + 1) // 2
@@ -99,6 +102,7 @@ class BatchRunner:
         """Why a batch failed; raises what concerns more than its items."""
         text = f"{type(error).__name__}: {error}"[:300]
         if _out_of_memory(error):
+            self._exhausted = True
             if len(items) > 1:
                 self.largest = len(items) // 2
             return f"out of memory, alone in its batch ({text})"
