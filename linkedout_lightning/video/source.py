@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import av
@@ -123,6 +124,7 @@ class VideoSource:
             time_base=self.stream.time_base,
             guessed_fps=self.guessed_fps,
             open_gops=open_gops,
+            doubtful=bool(self.stream.codec_context.has_b_frames) and _increasing(starts),
         )
 
     @property
@@ -186,6 +188,10 @@ class VideoSource:
         with open(self.path, "rb") as file:
             head = file.read(1 << 16)
         return "encrypted" if b"encv" in head and b"sinf" in head else "no frames in the file"
+
+
+def _increasing(times: list[int]) -> bool:
+    return len(times) > 1 and all(before < after for before, after in pairwise(times))
 
 
 def _decoded(decode: Callable[[], list[Any]]) -> Iterator[Any]:

@@ -23,6 +23,8 @@ class Timeline:
         end: Tick at which the last frame ends.
         time_base: Seconds a tick.
         open_gops: Whether frames exist that are shown before the key frame they are decoded after.
+        doubtful: Whether the codec reorders frames but no packet's time shows it: AVI, for one,
+            numbers packets in the order of decoding, and then each number is on the wrong frame.
     """
 
     starts: NDArray[np.int64]
@@ -30,6 +32,7 @@ class Timeline:
     end: int
     time_base: Fraction
     open_gops: bool = False
+    doubtful: bool = False
 
     @property
     def duration(self) -> float:
@@ -80,6 +83,7 @@ def make_timeline(
     time_base: Fraction,
     guessed_fps: Fraction | None,
     open_gops: bool = False,
+    doubtful: bool = False,
 ) -> Timeline:
     """Build a timeline from packets in any order.
 
@@ -91,6 +95,7 @@ def make_timeline(
         time_base: Seconds a tick.
         guessed_fps: The rate that the container claims, if any; used only for a single frame.
         open_gops: As in :class:`Timeline`.
+        doubtful: As in :class:`Timeline`.
     """
     unique = np.unique(np.asarray(starts, dtype=np.int64))
     if last_duration <= 0:
@@ -100,4 +105,4 @@ def make_timeline(
             last_duration = round(1 / ((guessed_fps or Fraction(25)) * time_base))
     end = int(unique[-1]) + max(1, last_duration)
     unique_keys = np.unique(np.asarray(keys, dtype=np.int64))
-    return Timeline(unique, unique_keys, end, time_base, open_gops)
+    return Timeline(unique, unique_keys, end, time_base, open_gops, doubtful)

@@ -26,7 +26,7 @@ def read_timeline(
         if source.format_name in refused_formats:
             raise source.fail(f"not exact, or hangs, on {source.format_name}")
         timeline = source.scan()
-        if timeline is None:
+        if timeline is None or timeline.doubtful:
             raise source.fail("the packets carry no presentation times")
         return timeline
 

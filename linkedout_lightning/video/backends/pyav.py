@@ -34,8 +34,12 @@ def decode(path: str, settings: DecodeSettings) -> Frames:
 
 def _decode(source: VideoSource, settings: DecodeSettings) -> Frames:
     timeline = source.scan()
-    if timeline is None:
-        return _decode_by_count(source, settings)
+    if timeline is None or timeline.doubtful:
+        source.reopen()
+        times = [frame.pts for frame in source.frames()]
+        source.reopen()
+        if timeline is None or None in times or times != sorted(times):
+            return _decode_by_count(source, settings, timeline, len(times))
     wanted = timeline.starts[timeline.shown_uniformly(settings.frames)].tolist()
     distinct = sorted(set(wanted))
     shown = _by_seeking(source, timeline, distinct, PixelConverter(settings))
@@ -117,22 +121,30 @@ class _Lookahead:
         return self.current
 
 
-def _decode_by_count(source: VideoSource, settings: DecodeSettings) -> Frames:
-    """Sample a stream without presentation times, such as bare H.264: frames at a constant rate.
+def _decode_by_count(
+    source: VideoSource, settings: DecodeSettings, timeline: Timeline | None, count: int
+) -> Frames:
+    """Sample a stream whose packets do not say when their frames are shown.
 
-    Only decoding tells how many frames there are, so it is decoded twice.
+    The order in which frames come out of the decoder is the order in which they are shown; the
+    n-th one takes the n-th time, or, in bare H.264 and the like, the n-th of a constant rate. Only
+    decoding tells how many there are, so such a stream is decoded twice.
+
+    Args:
+        source: At the first packet.
+        settings: What is wanted.
+        timeline: Times that belong to the frames in order; ``None`` if there are none.
+        count: Number of frames that can be decoded.
     """
-    source.reopen()
-    count = sum(1 for _ in source.frames())
     if not count:
         raise source.nothing_decoded()
-    rate = source.guessed_fps or Fraction(25)
-    timeline = make_timeline(
-        list(range(count)), [0], last_duration=1, time_base=1 / rate, guessed_fps=rate
-    )
-    wanted = timeline.shown_uniformly(settings.frames)
+    if timeline is None:
+        rate = source.guessed_fps or Fraction(25)
+        timeline = make_timeline(
+            list(range(count)), [0], last_duration=1, time_base=1 / rate, guessed_fps=rate
+        )
+    wanted = np.minimum(timeline.shown_uniformly(settings.frames), count - 1)
     distinct, convert = set(wanted.tolist()), PixelConverter(settings)
-    source.reopen()
     arrays = {i: convert(f) for i, f in enumerate(source.frames()) if i in distinct}
     return Frames(
         data=np.stack([arrays[i] for i in wanted.tolist()]),
