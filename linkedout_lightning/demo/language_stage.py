@@ -3,14 +3,15 @@
 The connector's outputs for all clips are computed once and kept on disk, so that a step costs the
 text model alone. Besides the words, two linear readers (of the prompt's last token and of the mean
 visual token, both at the last layer) must tell all attributes: without them motion, which no single
-word of the prompt asks for, comes late.
+word of the prompt asks for, comes late. A third one tells for each frame whether a cut lies before
+it: the pacing rests on a parity (does the palette change?), which stayed at chance without it.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from linkedout_lightning.demo.model import (
     demo_messages,
     normalize,
 )
-from linkedout_lightning.demo.render import render, sampled_instants
+from linkedout_lightning.demo.render import render, sampled_instants, trajectory
 from linkedout_lightning.demo.vision_stage import augment, see
 from linkedout_lightning.demo.world import ATTRIBUTES, NAMES, Clips, sample_clips
 
@@ -58,11 +59,19 @@ class ClipHeads(nn.Module):
         self.norm = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
         total = sum(len(values) for values in ATTRIBUTES.values())
         self.read = nn.ModuleList(nn.Linear(dim, total) for _ in range(2))
+        self.cut = nn.Linear(dim, 2)
 
-    def forward(self, last: Tensor, visual: Tensor) -> list[Tensor]:
-        """Scores (B, 59) over all values of all attributes, from each of two vectors (B, dim)."""
-        pairs = zip((last, visual), self.norm, self.read, strict=True)
-        return [read(norm(vector.float())) for vector, norm, read in pairs]
+    def forward(self, last: Tensor, frames: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Read the last token (B, dim) and each frame's mean token (B, 8, dim).
+
+        Returns:
+            Scores (B, 59) over all values of all attributes, from the last token and from the mean
+            visual token; and, for every frame but the first, scores (B, 7, 2) that a cut lies
+            before it and that the frame before had the second palette.
+        """
+        pairs = zip((last, frames.mean(1)), self.norm, self.read, strict=True)
+        told = [read(norm(vector.float())) for vector, norm, read in pairs]
+        return told, self.cut(self.norm[1](frames[:, 1:].float()))
 
 
 def clip_frames(clips: Clips, rng: np.random.Generator) -> Tensor:
@@ -90,7 +99,7 @@ def even_out(model: Idefics3ForConditionalGeneration, rng: np.random.Generator) 
     After the first stage they stand some hundred times above fresh embeddings, and what tells
     positions is small beside what tells colours. The map is linear and invertible: nothing is lost.
     """
-    tokens = visual_tokens(model, clip_frames(sample_clips(256, rng), rng)).flatten(0, 1).double()
+    tokens = visual_tokens(model, clip_frames(sample_clips(96, rng), rng)).flatten(0, 1).double()
     moment = tokens.T @ tokens / len(tokens)
     values, vectors = torch.linalg.eigh(moment)
     floor = 0.01 * values.mean()
@@ -98,6 +107,14 @@ def even_out(model: Idefics3ForConditionalGeneration, rng: np.random.Generator) 
     weight = model.model.connector.modality_projection.proj.weight
     weight.copy_((even @ weight.double()).float())
     model.get_input_embeddings().weight.normal_(std=EMBEDDING_STD)
+
+
+class Drawn(NamedTuple):
+    """A batch of clips: visual tokens (n, 32, dim), what they show, each frame's palette (n, 8)."""
+
+    tokens: Tensor
+    clips: Clips
+    palettes: Tensor
 
 
 class Cache:
@@ -121,13 +138,14 @@ class Cache:
             table.flush()
             os.replace(part, path)
         self.tokens = np.load(path, mmap_mode="r")
+        self.palettes = trajectory(self.clips, sampled_instants(DEMO_FRAMES)).palette  # (n, 8)
         self.reversed = self.clips.codes.copy()
         swap = [ATTRIBUTES["event"].index(REVERSED.get(e, e)) for e in ATTRIBUTES["event"]]
         event = NAMES.index("event")
         self.reversed[:, event] = np.array(swap)[self.clips.codes[:, event]]
 
-    def draw(self, n: int, rng: np.random.Generator) -> tuple[Tensor, Clips]:
-        """Tokens (n, 32, dim) of random clips, half of them backwards, and what they show."""
+    def draw(self, n: int, rng: np.random.Generator) -> Drawn:
+        """Random clips, half of them played backwards."""
         index = np.sort(rng.choice(len(self.clips), n, replace=False))
         tokens = torch.from_numpy(self.tokens[index].astype(np.float32))
         back = rng.random(n) < 0.5
@@ -135,8 +153,11 @@ class Cache:
         turned = torch.where(torch.from_numpy(back)[:, None, None, None], frames.flip(1), frames)
         noise = torch.from_numpy(rng.standard_normal(tokens.shape, dtype=np.float32))
         codes = np.where(back[:, None], self.reversed[index], self.clips.codes[index])
-        return turned.flatten(1, 2) + 0.1 * VISUAL_STD * noise, Clips(
-            codes, self.clips.nuisance[index]
+        palettes = self.palettes[index]
+        return Drawn(
+            tokens=turned.flatten(1, 2) + 0.1 * VISUAL_STD * noise,
+            clips=Clips(codes, self.clips.nuisance[index]),
+            palettes=torch.from_numpy(np.where(back[:, None], palettes[:, ::-1], palettes)),
         )
 
 
@@ -188,12 +209,11 @@ def clip_loss(
     model: Idefics3ForConditionalGeneration,
     heads: ClipHeads,
     book: Phrasebook,
-    tokens: Tensor,
-    clips: Clips,
+    drawn: Drawn,
     rng: np.random.Generator,
 ) -> tuple[Tensor, dict[str, float]]:
     """Loss of words and readers; for the log, each and the readers' accuracy on what moves."""
-    pairs = [book.dialogue(words, rng) for words in clip_words(clips)]
+    pairs = [book.dialogue(words, rng) for words in clip_words(drawn.clips)]
     length = max(len(ids) for ids, _ in pairs)
     pad = model.config.text_config.pad_token_id
     ids = torch.tensor([row + [pad] * (length - len(row)) for row, _ in pairs])  # (B, P)
@@ -201,7 +221,7 @@ def clip_loss(
     image = ids == model.config.image_token_id
     embeds = model.get_input_embeddings()(ids)
     # transformers 5.23 ignores `image_hidden_states=`: visual tokens are merged by hand.
-    embeds = embeds.masked_scatter(image[..., None], tokens.to(embeds.dtype))
+    embeds = embeds.masked_scatter(image[..., None], drawn.tokens.to(embeds.dtype))
     with torch.autocast("cpu", torch.bfloat16):
         states = model.model.text_model(inputs_embeds=embeds, use_cache=False)
         wanted = labels[:, 1:] != IGNORED
@@ -210,12 +230,18 @@ def clip_loss(
     told = states.last_hidden_state
     first = (labels != IGNORED).float().argmax(1) - 1  # the prompt's last token
     last = told[torch.arange(len(told)), first]
-    visual = told[image].unflatten(0, (len(told), -1)).mean(1)
+    # (B, 8, dim): the mean of each frame's tokens
+    frames = told[image].reshape(len(told), DEMO_FRAMES, VISUAL_TOKENS, -1).mean(2)
     report = {"words": float(words.detach())}
-    loss = words
-    codes = torch.from_numpy(clips.codes)
+    codes = torch.from_numpy(drawn.clips.codes)
     sizes = [len(values) for values in ATTRIBUTES.values()]
-    for where, read in zip(("last", "visual"), heads(last, visual), strict=True):
+    reads, cut = heads(last, frames)
+    before = drawn.palettes[:, :-1]
+    wanted_cut = torch.stack([before != drawn.palettes[:, 1:], before == 1], -1)
+    parity = F.binary_cross_entropy_with_logits(cut, wanted_cut.float())
+    report["cuts"] = float(((cut > 0) == wanted_cut)[..., 0].float().mean())
+    loss = words + 0.5 * parity
+    for where, read in zip(("last", "visual"), reads, strict=True):
         parts = []
         for name, part, target in zip(NAMES, read.split(sizes, 1), codes.T, strict=True):
             parts.append(F.cross_entropy(part, target))
@@ -271,12 +297,11 @@ def train_language(run: Run) -> None:
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([config.seed, 6, step])
-        tokens, clips = cache.draw(BATCH, rng)
-        return clip_loss(model, heads, book, tokens, clips, rng)
+        return clip_loss(model, heads, book, cache.draw(BATCH, rng), rng)
 
     def evaluate() -> dict[str, float]:
         rng = np.random.default_rng([config.seed, 7])
-        clips = sample_clips(256, rng)
+        clips = sample_clips(config.held_out, rng)
         model.eval()
         found = caption_accuracy(
             write_captions(model, run.processor, clip_frames(clips, rng)), clips

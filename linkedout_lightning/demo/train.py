@@ -1,6 +1,6 @@
 """Train the demo's video LLM from nothing on rendered clips.
 
-    python -m linkedout_lightning.demo.train --out weights --minutes 75 --seed 0
+    python -m linkedout_lightning.demo.train --out weights --minutes 55 --seed 0
 
 Two stages: frames (`vision_stage`), then captions and answers over the frozen vision tower
 (`language_stage`). Each takes its share of the minutes; the learning rate follows the share of its
@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -26,9 +25,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from linkedout_lightning.demo import vision_stage
+from linkedout_lightning.demo import language_stage, vision_stage
 from linkedout_lightning.demo.model import build_model, build_processor
 from linkedout_lightning.demo.optim import Optimizers
+from linkedout_lightning.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
@@ -49,18 +49,33 @@ class TrainConfig:
         clips: Rendered clips whose features the second stage learns from.
         seed: Of everything random.
         threads: Processor threads.
+        held_out: Clips (and eight times as many frames) of the check at the end of each stage.
         resume: Go on from the checkpoint in `work`.
     """
 
     out: Path
     work: Path = Path("runs/demo-train")
-    minutes: float = 75.0
+    minutes: float = 55.0
     vision_share: float = 0.4
     batch: int = 64
     clips: int = 24000
     seed: int = 0
     threads: int = 1
+    held_out: int = 256
     resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.minutes <= 0 or not 0 < self.vision_share < 1:
+            raise ConfigError(
+                f"`minutes` is {self.minutes} and `vision_share` {self.vision_share}; give minutes "
+                "above 0 and a share between 0 and 1"
+            )
+        if self.clips < language_stage.BATCH or min(self.batch, self.threads, self.held_out) < 1:
+            raise ConfigError(
+                f"`clips` is {self.clips}, `batch` {self.batch}, `threads` {self.threads}, "
+                f"`held_out` {self.held_out}; give at least {language_stage.BATCH} clips and 1 of "
+                "the others"
+            )
 
 
 @dataclass
@@ -175,7 +190,9 @@ def train_vision(run: Run) -> None:
         with torch.no_grad():
             rngs = (np.random.default_rng([config.seed, 2, i]) for i in range(8))
             rows = [
-                vision_stage.frame_loss(model, heads, vision_stage.FrameBatch(256, r))[1]
+                vision_stage.frame_loss(model, heads, vision_stage.FrameBatch(config.held_out, r))[
+                    1
+                ]
                 for r in rngs
             ]
         return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
@@ -196,21 +213,30 @@ def train(config: TrainConfig) -> None:
     run = Run(config)
     if run.progress.stage == "vision":
         train_vision(run)
-    from linkedout_lightning.demo import language_stage
-
     language_stage.train_language(run)
     export(run)
 
 
 def export(run: Run) -> None:
-    """Save model (float16), processor and training record."""
+    """Save model, processor and training record.
+
+    The file holds float16, the config says float32: by default the model is then loaded, and
+    computes, in float32, which every CPU does well.
+    """
     out = run.config.out
     run.model.eval().to(torch.float16).save_pretrained(out)
+    path = out / "config.json"
+    settled = json.loads(path.read_text())
+    for part in (settled, settled["text_config"], settled["vision_config"]):
+        part["dtype"] = "float32"
+    path.write_text(json.dumps(settled, indent=2, sort_keys=True) + "\n")
     run.processor.save_pretrained(out)
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(run.config).items()}
     record = {
-        "command": "python -m linkedout_lightning.demo.train " + " ".join(sys.argv[1:]),
-        "settings": {k: v for k, v in settings.items() if k not in ("out", "work")},
+        "command": (
+            "python -m linkedout_lightning.demo.train --out OUT "
+            f"--minutes {run.config.minutes:g} --vision-share {run.config.vision_share:g} "
+            f"--batch {run.config.batch} --clips {run.config.clips} --seed {run.config.seed}"
+        ),
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "progress": asdict(run.progress),
         "hardware": f"{os.cpu_count()}-core {platform.machine()} CPU, {run.config.threads} thread",
@@ -238,6 +264,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--seed", type=int, default=TrainConfig.seed)
     parser.add_argument("--threads", type=int, default=TrainConfig.threads)
+    parser.add_argument("--held-out", type=int, default=TrainConfig.held_out, help="clips to check")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
     train(TrainConfig(**vars(parser.parse_args(argv))))
 
