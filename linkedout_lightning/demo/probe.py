@@ -196,10 +196,10 @@ def markdown(
     chance = f"| chance | {' | '.join(f'{1 / size:.2f}' for size in SIZES)} |\n"
     parts = [
         "# What the layers know\n\n"
-        f"Linear probes, fitted on {n[0]} freshly rendered (simulated), encoded and decoded clips and "
-        f"tested on {n[1]} others. Layer 0 is the input embeddings, k the output of decoder block k, "
-        "the last one before the final norm. Made by `python -m linkedout_lightning.demo.probe`; not "
-        "edited by hand.\n"
+        f"Linear probes, fitted on {n[0]} freshly rendered (simulated), encoded and decoded clips "
+        f"and tested on {n[1]} others. Layer 0 is the input embeddings, k the output of decoder "
+        "block k, the last one before the final norm. Made by "
+        "`python -m linkedout_lightning.demo.probe`; not edited by hand.\n"
     ]
     titles = {
         "visual": "Mean visual token",
