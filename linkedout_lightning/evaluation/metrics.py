@@ -1,10 +1,11 @@
 """Ranking metrics over users as torchmetrics, exact across processes.
 
 With one relevant item a user, at rank ``r``: ``HR@k = [r <= k]``, ``NDCG@k = [r <= k]/log2(r+1)``
-(the ideal DCG is 1; the convention of RecBole and MicroLens) and ``MRR@k = [r <= k]/r``. Sums and
-counts are what processes exchange, never averages of averages.
+(the ideal DCG is 1; the convention of RecBole and MicroLens) and ``MRR@k = [r <= k]/r``. What is
+kept, and what processes exchange, is the histogram of ranks: whole numbers, so that the figures do
+not depend on the order of the users or the number of processes, to the last bit.
 
-``B`` batch, ``K`` cut-offs, ``G`` groups of items (all of them, then one a slice), ``N`` items.
+``B`` batch, ``G`` groups of items (all of them, then one a slice), ``C`` columns, ``N`` items.
 """
 
 from __future__ import annotations
@@ -84,8 +85,7 @@ class RankingMetrics(Metric):
     is_differentiable = False
     higher_is_better = True
 
-    sums: Tensor
-    counts: Tensor
+    histogram: Tensor
     kept_users: list[Tensor]
     kept_ranks: list[Tensor]
 
@@ -112,13 +112,12 @@ class RankingMetrics(Metric):
                 shapes = {name: tuple(mask.shape) for name, mask in slices.items()}
                 raise ConfigError(f"every slice must be a bool tensor (N + 1,), got {shapes}")
             self._membership = torch.stack(masks)
-        groups = 1 + len(self.slices)
+        # Column r - 1 counts rank r up to the largest cut-off, the last column all that is worse.
         self.add_state(
-            "sums",
-            torch.zeros(len(METRICS), groups, len(self.ks), dtype=torch.float64),
+            "histogram",
+            torch.zeros(1 + len(self.slices), self.ks[-1] + 1, dtype=torch.int64),
             dist_reduce_fx="sum",
         )
-        self.add_state("counts", torch.zeros(groups, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("kept_users", [], dist_reduce_fx="cat")
         self.add_state("kept_ranks", [], dist_reduce_fx="cat")
 
@@ -140,11 +139,10 @@ class RankingMetrics(Metric):
                 raise ConfigError("`target` is needed: this metric has slices by item")
             self._membership = self._membership.to(ranks.device)
             member = torch.cat([member, self._membership[:, target]])
-        values = torch.stack(
-            [torch.stack([ranking_values(ranks, k, m) for k in self.ks], 1) for m in METRICS]
-        )  # (3, B, K)
-        self.sums += member.double() @ values
-        self.counts += member.sum(1)
+        groups, columns = self.histogram.shape
+        group, user = member.nonzero(as_tuple=True)
+        cell = group * columns + (ranks[user] - 1).clamp(max=columns - 1)
+        self.histogram += torch.bincount(cell, minlength=groups * columns).view(groups, columns)
         if self.keep_ranks:
             if users is None:
                 raise ConfigError("`users` is needed: this metric keeps the rank of each user")
@@ -157,17 +155,25 @@ class RankingMetrics(Metric):
         A slice without a user has no metric, only its count of 0: an average over nobody is
         neither 0 nor 1.
         """
+        histogram = self.histogram.cpu().double()  # (G, C)
+        counts = histogram.sum(1)
+        rank = torch.arange(1, histogram.shape[1] + 1)
+        # Apple's devices have no float64, and what is logged must lie on the metric's device.
+        kind = torch.float32 if self.histogram.device.type == "mps" else torch.float64
         found: dict[str, Tensor] = {}
+
+        def put(name: str, value: Tensor) -> None:
+            found[name] = value.to(device=self.histogram.device, dtype=kind)
+
         for group, name in enumerate(("", *self.slices)):
             prefix = f"{name}/" if name else ""
-            count = self.counts[group]
-            if not name or int(count):
-                means = self.sums[:, group] / count  # (3, K)
-                for column, k in enumerate(self.ks):
-                    for row, metric in enumerate(METRICS):
-                        found[f"{prefix}{metric}@{k}"] = means[row, column]
+            if not name or counts[group]:
+                for k in self.ks:
+                    for metric in METRICS:
+                        total = histogram[group] @ ranking_values(rank, k, metric)
+                        put(f"{prefix}{metric}@{k}", total / counts[group])
             if name:
-                found[f"{prefix}users"] = count.double()
+                put(f"{prefix}users", counts[group])
         return found
 
     def ranks(self) -> UserRanks:
@@ -177,7 +183,7 @@ class RankingMetrics(Metric):
         """
         if not self.keep_ranks:
             raise ConfigError("build the metric with keep_ranks=True to ask for ranks")
-        empty = torch.empty(0, dtype=torch.int64, device=self.counts.device)
+        empty = torch.empty(0, dtype=torch.int64, device=self.histogram.device)
         users = dim_zero_cat(self.kept_users) if len(self.kept_users) else empty
         ranks = dim_zero_cat(self.kept_ranks) if len(self.kept_ranks) else empty
         if torch.distributed.is_available() and torch.distributed.is_initialized():

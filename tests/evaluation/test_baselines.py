@@ -34,17 +34,11 @@ def test_co_occurrence_equals_counting_pairs(
     for row, found in zip(histories, floor.scores(history).tolist(), strict=True):
         for item in range(7):
             pairs = sum(
-                s[a] == before and s[b] == item
+                (s[a] == before and s[b] == item) / max(1, counts[before])
                 for before in set(row) - {0} for s in sequences
                 for b in range(len(s)) for a in range(max(0, b - (window or 9)), b)
             )  # fmt: skip
-            assert found[item] == pytest.approx(pairs + counts[item] / (max(counts) + 1))
-
-
-def test_history_comes_before_inputs() -> None:
-    floor = CoOccurrence(torch.tensor([1, 2]), torch.tensor([0]), torch.tensor([2]), num_items=2)
-    inputs, history = torch.tensor([[2]]), torch.tensor([[1]])
-    assert float(floor.scores(inputs, history)[0, 2]) >= 1 > float(floor.scores(inputs)[0, 2])
+            assert found[item] == pytest.approx(pairs)
 
 
 def test_bad_arguments() -> None:
@@ -74,5 +68,9 @@ def test_floors_of_microlens(shared_data: Path) -> None:
             assert len(users) == len(target)
             metric.update(target_ranks(floor.scores(inputs, history), target, history))
         found[name] = {key: round(float(v), 4) for key, v in metric.compute().items()}
-    assert found["popularity"] | {"HR@10": 0.0028, "NDCG@10": 0.0015} == found["popularity"]
-    print(found)
+    assert found["popularity"]["HR@10"] == 0.0028
+    assert found["popularity"]["NDCG@10"] == 0.0015
+    # Figures of another program, whose definition is not known to the last detail.
+    expected = {"HR@10": 0.0502, "NDCG@10": 0.0283, "HR@20": 0.0708, "NDCG@20": 0.0335}
+    for name, value in expected.items():
+        assert found["co-occurrence"][name] == pytest.approx(value, abs=0.0005)
