@@ -106,8 +106,8 @@ def resolve_layers(layers: LayerSpec, num_blocks: int) -> tuple[int, ...]:
             )
         # Halves round up, so that spacing does not depend on Python's rounding to even.
         return tuple((2 * num_blocks * (i + 1) + layers) // (2 * layers) for i in range(layers))
-    is_list = isinstance(layers, Iterable) and not isinstance(layers, str)
-    named = list(layers) if is_list else []
+    listed = isinstance(layers, Iterable) and not isinstance(layers, str)
+    named = [*layers] if listed else []  # type: ignore[misc]
     if not named or any(isinstance(k, bool) or not isinstance(k, int) for k in named):
         raise ConfigError(
             f'`layers` is {layers!r}; give "all", a count, or a list of integers such as [0, 4, -1]'

@@ -123,7 +123,6 @@ class VideoLLMTap(LightningModule):
         generated = [group for group in self.groups if group.kind == "generated"]
         self._generated = sum(group.count for group in generated)
         self._generated_slot = self.slots.index(generated[0].name) if generated else -1
-        self._prefill_slots = [i for i in range(len(self.slots)) if i != self._generated_slot]
         self._end_ids = end_ids(model, tokenizer)
         self._model_name = model_name or type(model).__name__
         self._revision = revision
@@ -277,23 +276,27 @@ class VideoLLMTap(LightningModule):
 
     def _extract(self, bucket: TapBucket) -> tuple[Tensor, Tensor]:
         """Features ``(b, L, S, D)`` and mask ``(b, S)`` of one bucket."""
-        size = len(bucket.rows), len(self.layers), len(self.slots), self.hidden_size
-        features = torch.zeros(size, device=bucket.weights.device)
-        valid = torch.ones(size[0], size[2], dtype=torch.bool, device=features.device)
-        valid[:, self._prefill_slots] = bucket.weights.sum(dim=2) > 0
+        rows, slots, _ = bucket.weights.shape
+        shape = (rows, len(self.layers), slots, self.hidden_size)
+        features = torch.zeros(shape, device=bucket.weights.device)
+        valid = bucket.weights.sum(dim=2) > 0
 
         def on_prefill(layer: int, state: Tensor) -> None:
             pooled = pool(state, bucket.weights.to(state.device), sparse=bucket.sparse)
-            features[:, self.layers.index(layer), self._prefill_slots] = pooled.to(features.device)
+            features[:, self.layers.index(layer)] = pooled.to(features.device)
 
         inputs = self._typed(bucket.inputs)
-        if self._generated:
-            mean = self._generate(inputs, on_prefill)
-            for at, layer in enumerate(self.layers):
-                features[:, at, self._generated_slot] = mean.of(layer).to(features.device)
-        else:
+        if not self._generated:
             self._prefill(inputs, on_prefill)
-        return features, valid
+            return features, valid
+        mean = self._generate(inputs, on_prefill)
+        generated = torch.stack([mean.of(k).to(features.device) for k in self.layers], dim=1)
+        at = self._generated_slot
+        always = torch.ones(rows, 1, dtype=torch.bool, device=valid.device)
+        return (
+            torch.cat([features[:, :, :at], generated[:, :, None], features[:, :, at:]], dim=2),
+            torch.cat([valid[:, :at], always, valid[:, at:]], dim=1),
+        )
 
     def _prefill(self, inputs: dict[str, Tensor], on_prefill: OnPrefill) -> None:
         deepest = max(self.layers)
