@@ -10,7 +10,7 @@ from barcodes import expected_numbers, numbers, patch_edit_list, write_video
 
 from linkedout_lightning.video import FrameSampler
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 EXACT = {
     "h264": ("mp4", {}),

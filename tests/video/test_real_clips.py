@@ -8,7 +8,7 @@ import pytest
 from linkedout_lightning.errors import VideoDecodeError
 from linkedout_lightning.video import DecodePool, FrameSampler, probe_video
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 REASONS = {
     "mp4parse_bipbop_480wp_1001kbps-cenc-video-key1-init.mp4": "encrypted",
