@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from linkedout_lightning import FrameSampler
 from linkedout_lightning.demo import simulate
+from linkedout_lightning.demo.probe import decoded_frames
 from linkedout_lightning.demo.render import render, sampled_instants
 from linkedout_lightning.demo.simulate import generate_world, oracle_features
 from linkedout_lightning.demo.videos import VIDEO_FRAMES, VIDEO_SIZE, write_video, write_videos
@@ -43,6 +45,14 @@ def test_a_written_video_shows_what_was_drawn(tmp_path):
         error = np.square(shown.astype(float) - clip).mean()
         assert 10 * np.log10(255**2 / error) > 24  # dB; colour is stored at half the size
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0.mp4", "1.mp4", "2.mp4"]
+
+
+def test_probes_look_at_the_frames_that_the_sampler_shows(tmp_path):
+    clips = sample_clips(1, np.random.default_rng(4))
+    write_videos(clips, [tmp_path / "clip.mp4"], progress=False)
+    shown = FrameSampler(8, backend="pyav")(tmp_path / "clip.mp4")
+    np.testing.assert_array_equal(shown.data, decoded_frames(clips)[0])
+    assert shown.duration == pytest.approx(2.0)
 
 
 def test_existing_videos_are_left_alone(tmp_path):
