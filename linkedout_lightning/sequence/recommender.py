@@ -177,7 +177,7 @@ class SequentialRecommender(pl.LightningModule):
 
     def scores(self, inputs: Tensor) -> Tensor:
         """``(B, N + 1)``: dot products with all items; column 0 is padding and means nothing."""
-        return self.encode_sequences(inputs) @ self.item_table().T
+        return _dot(self.encode_sequences(inputs), self.item_table().T)
 
     # ---- training ------------------------------------------------------------------------------
 
@@ -263,7 +263,7 @@ class SequentialRecommender(pl.LightningModule):
         ranks = batch.target.new_empty(len(states))
         for begin in range(0, len(states), users):
             part = slice(begin, begin + users)
-            scores = states[part] @ columns
+            scores = _dot(states[part], columns)
             ranks[part] = target_ranks(scores, batch.target[part], batch.history[part])
         return ranks
 
@@ -362,6 +362,17 @@ class SequentialRecommender(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the seed of the run's noise."""
         self._seed = checkpoint.get("linkedout_seed", self._seed)
+
+
+def _dot(states: Tensor, columns: Tensor) -> Tensor:
+    """Product in full precision under autocast too.
+
+    bfloat16 has 8 significant bits, so that thousands of items would tie with a target, and ties
+    count against the model.
+    """
+    with torch.autocast(states.device.type, enabled=False):
+        kind = torch.promote_types(torch.float32, states.dtype)
+        return states.to(kind) @ columns.to(kind)
 
 
 def _check_encoder(encoder: nn.Module) -> None:

@@ -144,6 +144,17 @@ def test_scores_are_the_same_with_and_without_the_evaluations_table():
     assert one_by_one.shape == (5, N + 1)
 
 
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec"])
+def test_scores_under_autocast_are_not_rounded_to_ties(backbone):
+    model = _model(backbone=backbone).eval()
+    inputs = _train_batch(50).items[:, :-1]
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = model.scores(inputs)
+        states = model.encode_sequences(inputs).float()
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, states @ model.item_table().float().T)
+
+
 def test_users_without_history_score_every_item_equally():
     model = _model().eval()
     for inputs in (torch.zeros(2, 4, dtype=torch.int64), torch.zeros(2, 0, dtype=torch.int64)):
