@@ -93,7 +93,8 @@ def run_cell(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _end_with_parent() -> None:
     # The parent holds the other end and never writes: this returns when the parent is gone,
     # however it went, and two processes never write into one cell.
-    sys.stdin.buffer.read()
+    # The descriptor itself is read: a buffer's lock, held here, would break the regular exit.
+    os.read(0, 1)
     os._exit(1)
 
 

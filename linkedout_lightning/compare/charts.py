@@ -35,7 +35,11 @@ def accuracy_chart(results: Mapping[str, Any], backbone: str, metric: str) -> st
     highest = max(highest, *(row["metrics"][metric]["mean"] for row in rows))
     ticks = nice_ticks(0.0, highest or 1.0)
     picture = _picture(results, width, bottom + 26, f"{metric} of each row with 95 % intervals")
-    colours = {name: number for number, name in series_of(results, backbone) if number < 4}
+    colours = {
+        name: number
+        for number, name in series_of(results, backbone)
+        if results["encoders"][name]["kind"] in ("baseline", "method", "ceiling")
+    }
 
     def x(value: float) -> float:
         return left + (right - left) * value / ticks[-1]
@@ -258,7 +262,8 @@ def curves_chart(results: Mapping[str, Any], backbone: str, what: str) -> str | 
     for tick in ticks:
         picture.line(left, y(tick), right, y(tick), "grid")
         picture.text(left - 8, y(tick) + 4, tick_text(tick, ticks), "tick", "end")
-    for epoch in sorted({1, *(int(t) for t in nice_ticks(1, last) if 1 < t <= last)}):
+    every = max(1, -(-last // 6))
+    for epoch in (1, *range(every, last + 1, every)) if every > 1 else range(1, last + 1):
         picture.text(x(epoch), bottom + 18, str(epoch), "tick", "middle")
     name = "training loss" if what == "train_loss" else f"validation {what}"
     picture.text(0, 12, name, "axis")

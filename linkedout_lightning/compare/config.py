@@ -164,6 +164,7 @@ class CompareConfig:
         "shuffled",
         "last",
         "linkedout",
+        "random+id",
         "linkedout+id",
     )
     backbones: tuple[str, ...] = ("sasrec",)

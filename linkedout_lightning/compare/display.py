@@ -98,7 +98,7 @@ class Bars:
                 leave=False,
                 file=stream,
                 dynamic_ncols=True,
-                bar_format="  {desc} {bar:16} {postfix}",
+                bar_format="  {bar:16} {desc}",
             )
             for slot in range(jobs)
         ]
@@ -107,29 +107,26 @@ class Bars:
         """Name the cell on its slot's line."""
         bar = self._slots[slot]
         bar.reset(total=1.0)
-        bar.set_description_str(cell.label, refresh=False)
-        bar.set_postfix_str("starting")
+        bar.set_description_str(f"{cell.label}  starting")
 
     def progressed(self, cell: Cell, slot: int, progress: Mapping[str, Any]) -> None:
         """Epoch and validation figures."""
-        del cell
         bar, epochs = self._slots[slot], progress.get("epochs") or 1
         reached = progress["epochs_done"] + progress["share_of_epoch"]
         bar.n = min(1.0, reached / epochs)
-        text = f"epoch {min(progress['epochs_done'] + 1, epochs)}/{epochs}"
+        text = f"{cell.label}  epoch {min(progress['epochs_done'] + 1, epochs)}/{epochs}"
         if progress.get("train_loss") is not None:
             text += f"  loss {progress['train_loss']:.3f}"
         if progress.get("last") is not None:
             text += f"  val {progress['monitor']} {progress['last']:.4f}"
             text += f" (best {progress['best']:.4f}, epoch {progress['best_epoch']})"
-        bar.set_postfix_str(text)
+        bar.set_description_str(text)
 
     def finished(self, cell: Cell, slot: int, result: Mapping[str, Any]) -> None:
         """Leave a line above the bars."""
         bar = self._slots[slot]
         bar.reset(total=1.0)
-        bar.set_description_str("", refresh=False)
-        bar.set_postfix_str("")
+        bar.set_description_str("")
         self._overall.write(f"{cell.label}: {outcome(result)}", file=self._overall.fp)
         self._overall.update()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-BACKBONE_LABELS = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "none": "none"}
+BACKBONE_LABELS = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "none": "No sequence model"}
 
 
 def find(results: Mapping[str, Any]) -> list[str]:
@@ -42,13 +42,14 @@ def verdict(test: Mapping[str, Any]) -> str:
 
 
 def signed(value: float, digits: int = 4) -> str:
-    """A number with its sign, a real minus.
+    """A number with its sign, a real minus, and none before a zero.
 
     Example:
-        >>> signed(0.01234), signed(-0.5, 1)
-        ('+0.0123', '−0.5')
+        >>> signed(0.01234), signed(-0.5, 1), signed(-0.0001, 2)
+        ('+0.0123', '−0.5', '0.00')
     """
-    return f"{value:+.{digits}f}".replace("-", "−")
+    text = f"{value:+.{digits}f}".replace("-", "−")
+    return text if text.strip("+−0.") else text[1:]
 
 
 def percent(value: float | None) -> str:
@@ -162,7 +163,7 @@ def _floor_check(results: Mapping[str, Any], backbone: str, metric: str) -> list
     label = results["encoders"][baseline]["label"]
     return [
         f"Floor check not passed: {BACKBONE_LABELS.get(backbone, backbone)} with {label} "
-        f"({ours:.4f}) is not above {_listed(above)}, so the baseline itself is weak here."
+        f"({ours:.4f}) is not above {_listed(above)}; a gain over this baseline says little."
     ]
 
 

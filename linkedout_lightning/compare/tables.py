@@ -94,17 +94,19 @@ def accuracy_table(results: Mapping[str, Any], backbone: str) -> Table:
                     small=f"{interval['low']:.4f} to {interval['high']:.4f}" if interval else "",
                 )
             )
-        test = compared(results, row["encoder"], baseline, backbone, main_metric(results))
-        line.append(_gain(test))
+        if baseline in encoders:
+            test = compared(results, row["encoder"], baseline, backbone, main_metric(results))
+            line.append(_gain(test))
         cold = row["slices"].get("cold", {}).get(main_metric(results))
         line.append(TableCell(spread(cold) if cold else "–"))
         table.append(line)
-    base_label = encoders[baseline]["label"] if baseline in encoders else baseline
+    against = [f"against {encoders[baseline]['label']}"] if baseline in encoders else []
+    parts = ["mean ± standard deviation over seeds", "95 % interval over users"]
+    parts += [f"change of {main_metric(results)} {phrase}" for phrase in against]
+    parts.append(f"{main_metric(results)} of cold items")
     return Table(
-        caption=f"{BACKBONE_LABELS.get(backbone, backbone)}: mean ± standard deviation over seeds, "
-        f"95 % interval over users, change of {main_metric(results)} against {base_label}, "
-        f"{main_metric(results)} of cold items",
-        columns=["", *metrics, f"against {base_label}", f"cold {main_metric(results)}"],
+        caption=f"{BACKBONE_LABELS.get(backbone, backbone)}: {', '.join(parts)}",
+        columns=["", *metrics, *against, f"cold {main_metric(results)}"],
         rows=table,
         kinds=[encoders[row["encoder"]]["kind"] for row in rows],
     )
