@@ -92,7 +92,7 @@ def resolve_layers(layers: LayerSpec, num_blocks: int) -> tuple[int, ...]:
         >>> resolve_layers([0, 4, -1], 12)
         (0, 4, 12)
         >>> resolve_layers(4, 30)
-        (8, 15, 22, 30)
+        (8, 15, 23, 30)
         >>> resolve_layers("all", 3)
         (0, 1, 2, 3)
     """
