@@ -1,6 +1,6 @@
 """Train and evaluate a sequence model over item vectors with Lightning.
 
-``B`` batch, ``M`` inputs, ``P`` real positions, ``C`` items of a step, ``N`` items, ``H`` item dim.
+``B`` batch, ``M`` inputs, ``N`` items, ``H`` item dim.
 """
 
 from __future__ import annotations
@@ -19,11 +19,8 @@ from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.evaluation.metrics import RankingMetrics, UserRanks
 from linkedout_lightning.evaluation.ranks import target_ranks
 from linkedout_lightning.sequence.backbones import build_backbone, last_state
-from linkedout_lightning.sequence.losses import full_loss, in_batch_loss, sampled_loss
-from linkedout_lightning.sequence.negatives import NegativeSampler
+from linkedout_lightning.sequence.objective import NextItemObjective
 from linkedout_lightning.sequence.optimizers import adamw_with_warmup
-
-LOSSES = ("full", "in_batch", "sampled")
 
 _CPU_CELLS, _GPU_CELLS = 1 << 22, 1 << 28
 
@@ -99,8 +96,6 @@ class SequentialRecommender(pl.LightningModule):
     ) -> None:
         super().__init__()
         _check_encoder(item_encoder)
-        if loss not in LOSSES:
-            raise ConfigError(f"unknown loss {loss!r}; give one of {', '.join(LOSSES)}")
         if lr <= 0 or weight_decay < 0 or warmup_steps < 0:
             raise ConfigError(
                 "`lr` must be positive, `weight_decay` and `warmup_steps` not negative, "
@@ -122,10 +117,15 @@ class SequentialRecommender(pl.LightningModule):
             if isinstance(backbone, str)
             else backbone
         )
-        self.loss, self.max_len, self.chunk_size, self.ks = loss, max_len, chunk_size, tuple(ks)
-        self.sampler: NegativeSampler | None = None
-        self.log_popularity: Tensor | None
-        self.register_buffer("log_popularity", None, persistent=False)
+        self.objective = NextItemObjective(
+            loss,
+            num_items=self.num_items,
+            counts=item_counts,
+            negatives=negatives,
+            negative_sampling=negative_sampling,
+            chunk_size=chunk_size,
+        )
+        self.loss, self.max_len, self.ks = loss, max_len, tuple(ks)
         self.slices = dict(slices) if slices is not None else None
         self.val_metrics = RankingMetrics(self.ks)
         self.test_metrics = RankingMetrics(self.ks, self.slices, keep_ranks=True)
@@ -137,11 +137,8 @@ class SequentialRecommender(pl.LightningModule):
             "weight_decay": weight_decay,
             "warmup_steps": warmup_steps,
         }
-        self._sampler_options: dict[str, Any] = {"draws": negatives, "sampling": negative_sampling}
         self._table: Tensor | None = None
         self._seed: int | None = None
-        if item_counts is not None or (loss == "sampled" and negative_sampling == "uniform"):
-            self._use_counts(item_counts)
         self.example_input_array = torch.arange(2 * max_len).view(2, max_len) % self.num_items + 1
 
     # ---- item vectors and states ---------------------------------------------------------------
@@ -184,53 +181,14 @@ class SequentialRecommender(pl.LightningModule):
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """Loss over the batch's real positions, plus the encoder's auxiliary loss."""
         del batch_idx
-        loss, positions = self._loss(batch)
+        loss, positions = self.objective(self.encoder, self.backbone, batch.items)
         auxiliary = getattr(self.item_encoder, "auxiliary_loss", lambda: None)()
         self.log(
             "train/loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True,
             batch_size=max(positions, 1), sync_dist=True,
         )  # fmt: skip
-        return loss if auxiliary is None else loss + auxiliary
-
-    def _loss(self, batch: TrainBatch) -> tuple[Tensor, int]:
-        inputs, targets = batch.items[:, :-1], batch.items[:, 1:]
-        valid = (inputs != 0) & (targets != 0)  # (B, M)
-        real = valid.flatten().nonzero().squeeze(1)  # (P,)
-        drawn = None
-        if self.loss == "full":
-            vectors, columns = self.encoder.all_items(), batch.items
-        else:
-            wanted = batch.items.flatten()
-            if self.loss == "sampled":
-                assert self.sampler is not None
-                drawn = self.sampler()
-                wanted = torch.cat([wanted, drawn.items])
-            items, where, copies = torch.unique(wanted, return_inverse=True, return_counts=True)
-            vectors = self.encoder(items)  # (C, H)
-            columns = where[: batch.items.numel()].view_as(batch.items)
-        states = self.backbone(F.embedding(columns[:, :-1], vectors), inputs != 0)  # (B, M, H)
-        states = states.flatten(0, 1).index_select(0, real)  # (P, H)
-        target = columns[:, 1:].flatten()[real]  # (P,)
-        if self.loss == "full":
-            loss = full_loss(states, vectors, target, chunk_size=self.chunk_size)
-        elif drawn is None:
-            assert self.log_popularity is not None
-            user = real // inputs.shape[1]
-            loss = in_batch_loss(
-                states, vectors, target,
-                log_popularity=self.log_popularity[items], multiplicity=copies,
-                own_columns=columns[user], chunk_size=self.chunk_size,
-            )  # fmt: skip
-        else:
-            loss = sampled_loss(
-                states,
-                vectors.index_select(0, target),
-                vectors.index_select(0, where[batch.items.numel() :]),
-                target=targets.flatten()[real],
-                negative_items=drawn.items,
-                log_expected=drawn.log_expected,
-            )
-        return loss, len(real)
+        total: Tensor = loss if auxiliary is None else loss + auxiliary
+        return total
 
     def configure_optimizers(self) -> Any:
         """AdamW, its rate constant after an optional warm-up."""
@@ -310,39 +268,18 @@ class SequentialRecommender(pl.LightningModule):
                 f"the item encoder has {self.num_items} items and the data module {theirs}; build "
                 "the encoder from the data module's `item_ids` after its setup()"
             )
-        if stage == "fit" and self._needs_counts:
+        if stage == "fit" and self.objective.needs_counts:
             counts = getattr(data, "train_counts", None)
             if counts is None:
                 raise ConfigError(
                     f"loss={self.loss!r} needs `item_counts`, the (N + 1,) training counts; pass "
                     "them, or train with an InteractionDataModule, which has them"
                 )
-            self._use_counts(counts)
+            self.objective.use_counts(counts, self.device)
         if self.slices is None and hasattr(data, "popularity_slices"):
             self.slices = dict(data.popularity_slices())
             self.test_metrics = RankingMetrics(self.ks, self.slices, keep_ranks=True)
             self.test_metrics.to(self.device)
-
-    @property
-    def _needs_counts(self) -> bool:
-        return (self.loss == "in_batch" and self.log_popularity is None) or (
-            self.loss == "sampled" and self.sampler is None
-        )
-
-    def _use_counts(self, counts: Tensor | None) -> None:
-        if counts is not None and counts.shape != (self.num_items + 1,):
-            raise ConfigError(
-                f"`item_counts` must be (N + 1,) = ({self.num_items + 1},), with the padding's "
-                f"count first, got {tuple(counts.shape)}"
-            )
-        if counts is not None and self.loss == "in_batch":
-            known = counts.double().clamp(min=1)  # an item that was never counted occurs once
-            log_popularity = (known / counts[1:].sum().clamp(min=1)).log().float()
-            log_popularity[0] = torch.inf  # padding is no candidate
-            self.log_popularity = log_popularity.to(self.device)
-        if self.loss == "sampled":
-            sampler = NegativeSampler(self.num_items, counts=counts, **self._sampler_options)
-            self.sampler = sampler.to(self.device)
 
     def on_fit_start(self) -> None:
         """Fix the seed of the run's noise, unless a checkpoint brought it."""
