@@ -73,7 +73,9 @@ class InteractionDataModule(LightningDataModule):
         preset: ``"microlens"`` for that protocol's lengths.
         batch_size: Training sequences a step and process; with ``bucket`` on average.
         eval_batch_size: Users a step and process.
-        seed: Of the order of training and of the choice of cold items.
+        seed: Of the order of training.
+        split_seed: Of the choice of cold items, the same as ``seed`` by default; hold it fixed to
+            compare seeds of training.
         item_features: A feature store, or item ids, to report which items lack features.
         user_column: Name of the column where the usual names do not fit.
         item_column: Likewise.
@@ -112,6 +114,7 @@ class InteractionDataModule(LightningDataModule):
         batch_size: int = 512,
         eval_batch_size: int = 1024,
         seed: int = 0,
+        split_seed: int | None = None,
         item_features: HasItemIds | Collection[str] | None = None,
         user_column: str | None = None,
         item_column: str | None = None,
@@ -142,6 +145,7 @@ class InteractionDataModule(LightningDataModule):
         if self.max_len < 1:
             raise ConfigError(f"`max_len` must be at least 1, got {self.max_len}")
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        self.split_seed = seed if split_seed is None else split_seed
         self.item_features = item_features
         self.columns = {
             "user_column": user_column,
@@ -171,7 +175,7 @@ class InteractionDataModule(LightningDataModule):
         if self.split == "temporal":
             split = temporal(data, valid_share=self.valid_share, test_share=self.test_share)
         elif self.split == "cold_items":
-            split = cold_items(data, share=self.cold_share, seed=self.seed)
+            split = cold_items(data, share=self.cold_share, seed=self.split_seed)
         else:
             split = leave_one_out(data)
         self._train_start, self._train_stop = windows(
@@ -252,6 +256,12 @@ class InteractionDataModule(LightningDataModule):
     def train_item_mask(self) -> Tensor:
         """``(N + 1,)`` bool, the items that training sees."""
         return self.train_counts > 0
+
+    @property
+    def train_item_ids(self) -> list[str]:
+        """Ids of the items that occur in training: what an item encoder may be fitted on."""
+        kept = self.train_item_mask[1:].tolist()
+        return [item for item, trained in zip(self.item_ids, kept, strict=True) if trained]
 
     @property
     def report(self) -> DataReport:

@@ -104,6 +104,13 @@ def test_popularity_slices() -> None:
         assert more.min() >= less.max()
 
 
+def test_seeds_of_training_share_a_split() -> None:
+    first, second = (ready(split="cold_items", seed=s, split_seed=7) for s in (0, 1))
+    assert torch.equal(first.train_counts, second.train_counts)
+    batches = [next(iter(data.train_dataloader())).items for data in (first, second)]
+    assert batches[0].shape != batches[1].shape or not torch.equal(*batches)
+
+
 def test_features_are_compared_with_the_catalogue() -> None:
     data = ready(item_features=[f"i{n}" for n in range(5, 40)])
     missing = torch.tensor([False] + [int(i[1:]) < 5 for i in data.item_ids])
