@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from os.path import isfile
 
 import torch
 from torch import Tensor
@@ -62,6 +64,12 @@ def check_finite(item_ids: Sequence[str], features: Tensor) -> None:
     )
 
 
+def check_apart(item_ids: Sequence[str], failures: Mapping[str, str]) -> None:
+    """Make sure that no item is given with features and as a failure."""
+    if both := failures.keys() & set(item_ids):
+        raise StoreError(f"{min(both)!r} is given with features and as a failure")
+
+
 def fingerprints_by_id(
     fingerprints: Sequence[str] | Mapping[str, str] | None, item_ids: Sequence[str]
 ) -> Mapping[str, str]:
@@ -75,3 +83,14 @@ def fingerprints_by_id(
             f"`fingerprints` has {len(fingerprints)} entries for {len(item_ids)} items"
         )
     return dict(zip(item_ids, fingerprints, strict=True))
+
+
+def folder_of(path: str | PathLike[str]) -> str:
+    """The address of a store as text.
+
+    Raises:
+        StoreError: It is a file: Lance takes seconds to find that out, and says it in its own way.
+    """
+    if isfile(path):
+        raise StoreError(f"{fspath(path)!r} is a file; a feature store is a folder")
+    return fspath(path)

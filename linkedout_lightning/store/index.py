@@ -68,15 +68,3 @@ def scan(dataset: Any, columns: list[str], *, fragments: Any = None) -> pa.Table
 def newest_last(table: pa.Table) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Places of a scan's rows from the oldest to the newest."""
     return np.argsort(table["_rowid"].to_numpy(), kind="stable")
-
-
-def superseded(dataset: Any) -> list[int]:
-    """Row ids that nothing shows any more: replaced features and outdated failures."""
-    table = scan(dataset, ["item_id", "reason"])
-    order = newest_last(table)
-    item_ids = table["item_id"].take(order).to_pylist()
-    ok = table["reason"].take(order).is_null().to_pylist()
-    row_ids = table["_rowid"].take(order).to_pylist()
-    newest = dict(zip(item_ids, row_ids, strict=True))
-    shown = {i: row for i, fine, row in zip(item_ids, ok, row_ids, strict=True) if fine}
-    return sorted(set(row_ids) - set(newest.values()) - set(shown.values()))

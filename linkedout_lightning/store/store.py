@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from os import PathLike, fspath
-from os.path import isfile
-from typing import Any, NamedTuple
+from os import PathLike
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from torch import Tensor
 
 from linkedout_lightning.errors import StoreError, StoreSpecError, UnknownItemError
 from linkedout_lightning.store import index, table
-from linkedout_lightning.store.checks import check_finite, check_fit, fingerprints_by_id
+from linkedout_lightning.store.checks import (
+    check_apart,
+    check_finite,
+    check_fit,
+    fingerprints_by_id,
+    folder_of,
+)
+from linkedout_lightning.store.compaction import compact_table
 from linkedout_lightning.store.faults import as_store_errors, reason
 from linkedout_lightning.store.spec import StoreSpec
 
 _GATHER_BYTES = 64 * 2**20  # Arrow's copy of a gather is bounded by it; the result is not.
+_T = TypeVar("_T")
 _PIECE_BYTES = 512 * 2**20
-_COMPACT_RETRIES = 5
 
 
 class StoredFeatures(NamedTuple):
@@ -88,7 +95,7 @@ class FeatureStore:
         """
         import lance
 
-        where = _folder(path)
+        where = folder_of(path)
         columns = table.schema(spec)
         try:
             dataset = lance.write_dataset(
@@ -123,7 +130,7 @@ class FeatureStore:
         """
         import lance
 
-        where = _folder(path)
+        where = folder_of(path)
         try:
             dataset = lance.dataset(where)
         except (OSError, ValueError, RuntimeError) as error:
@@ -177,8 +184,9 @@ class FeatureStore:
 
     def fingerprints(self) -> dict[str, str]:
         """Fingerprint of each item's newest entry, features or failure."""
-        with as_store_errors("read", self.path):
-            rows = index.scan(self._dataset, ["item_id", "fingerprint"])
+        rows = self._at_latest_if_gone(
+            lambda: index.scan(self._dataset, ["item_id", "fingerprint"])
+        )
         rows = rows.take(index.newest_last(rows))
         return dict(zip(rows["item_id"].to_pylist(), rows["fingerprint"].to_pylist(), strict=True))
 
@@ -231,10 +239,9 @@ class FeatureStore:
         """
         item_ids, failures = list(item_ids), failures or {}
         check_fit(item_ids, features, mask, spec=self._spec, path=self.path)
-        stamps = fingerprints_by_id(fingerprints, item_ids)
-        if both := failures.keys() & set(item_ids):
-            raise StoreError(f"{sorted(both)[0]!r} is given with features and as a failure")
         check_finite(item_ids, features)
+        check_apart(item_ids, failures)
+        stamps = fingerprints_by_id(fingerprints, item_ids)
         self.refresh()
         if not replace and (present := [i for i in item_ids if i in self]):
             raise StoreError(
@@ -289,22 +296,7 @@ class FeatureStore:
         Raises:
             UnknownItemError: Ids without features; the message shows the first few.
         """
-        self._check_known(item_ids, self._index.positions)
-        count = len(item_ids)
-        wanted = np.fromiter((self._index.positions[i] for i in item_ids), np.int64, count)
-        result = table.Gathered(count, self._spec)
-        # Reading in storage order is what a disk likes; the result is filled in the order asked.
-        order = np.argsort(wanted, kind="stable")
-        step = max(1, _GATHER_BYTES // self._spec.bytes_per_item)
-        with as_store_errors("read", self.path):
-            for start in range(0, count, step):
-                where = order[start : start + step]
-                rows, inverse = np.unique(wanted[where], return_inverse=True)
-                taken = self._dataset.take(rows, columns=table.FEATURE_COLUMNS)
-                if len(rows) < len(where):
-                    taken = taken.take(inverse)
-                result.fill(where, taken)
-        return StoredFeatures(result.features, result.mask)
+        return self._at_latest_if_gone(lambda: self._gather(item_ids))
 
     def iter_batches(
         self, item_ids: Sequence[str] | None = None, *, batch_size: int = 1024
@@ -335,40 +327,55 @@ class FeatureStore:
         """Into how many pieces appends have cut the table; thousands make reading slow."""
         return len(self._dataset.get_fragments())
 
-    def compact(self, *, keep: timedelta = timedelta(days=1)) -> None:
+    def compact(self, *, keep: timedelta = timedelta(minutes=10)) -> None:
         """Merge small pieces into large ones and free what nothing shows any more.
 
         Safe while others read and write. What is seen does not change.
 
         Args:
-            keep: Versions younger than this stay on disk: another process may be reading them.
+            keep: Versions younger than this stay on disk, for appends that began on them. A reader
+                of an older one moves on to the latest by itself.
         """
-        for attempt in range(_COMPACT_RETRIES):
-            self.refresh()
-            try:
-                with as_store_errors("compact", self.path):
-                    if gone := index.superseded(self._dataset):
-                        self._dataset.delete(f"_rowid IN ({', '.join(map(str, gone))})")
-                    # Pieces of this size are left alone, so that compacting often does not
-                    # write a large store anew each time.
-                    target = max(1024, _PIECE_BYTES // self._spec.bytes_per_item)
-                    self._dataset.optimize.compact_files(
-                        target_rows_per_fragment=target, batch_size=1024
-                    )
-                    self._dataset.checkout_latest()
-                    self._index.update(self._dataset)
-                    self._dataset.cleanup_old_versions(older_than=keep)
-                return
-            except StoreError as error:
-                # A delete of another process meanwhile; look again at what there is.
-                if "conflict" not in str(error).lower() or attempt == _COMPACT_RETRIES - 1:
-                    raise
+        # Pieces of this size are left alone, so that compacting often does not write a large store
+        # anew each time.
+        rows = max(1024, _PIECE_BYTES // self._spec.bytes_per_item)
+        with as_store_errors("compact", self.path):
+            compact_table(self._dataset, rows_a_piece=rows, keep=keep)
+            self._index.update(self._dataset)
+
+    def _gather(self, item_ids: Sequence[str]) -> StoredFeatures:
+        self._check_known(item_ids, self._index.positions)
+        count = len(item_ids)
+        wanted = np.fromiter((self._index.positions[i] for i in item_ids), np.int64, count)
+        result = table.Gathered(count, self._spec)
+        # Reading in storage order is what a disk likes; the result is filled in the order asked.
+        order = np.argsort(wanted, kind="stable")
+        step = max(1, _GATHER_BYTES // self._spec.bytes_per_item)
+        for start in range(0, count, step):
+            where = order[start : start + step]
+            rows, inverse = np.unique(wanted[where], return_inverse=True)
+            taken = self._dataset.take(rows, columns=table.FEATURE_COLUMNS)
+            if len(rows) < len(where):
+                taken = taken.take(inverse)
+            result.fill(where, taken)
+        return StoredFeatures(result.features, result.mask)
+
+    def _at_latest_if_gone(self, read: Callable[[], _T]) -> _T:
+        """Read; again, if a compaction elsewhere has freed the version that this object sees."""
+        version = self.version
+        try:
+            with as_store_errors("read", self.path):
+                return read()
+        except StoreError:
+            if self.refresh().version == version:
+                raise
+            with as_store_errors("read", self.path):
+                return read()
 
     def _write(
         self, rows: Any, failures: Mapping[str, str], fingerprints: Mapping[str, str]
     ) -> None:
         import lance
-        import pyarrow as pa
 
         tables = [rows] if rows is not None and len(rows) else []
         if failures:
@@ -379,10 +386,9 @@ class FeatureStore:
             )
         if not tables:
             return
+        joined = pa.concat_tables(tables)
         with as_store_errors("write", self.path):
-            self._dataset = lance.write_dataset(
-                pa.concat_tables(tables), self._dataset, mode="append"
-            )
+            self._dataset = lance.write_dataset(joined, self._dataset, mode="append")
             self._index.update(self._dataset)
 
     def _check_known(self, item_ids: Sequence[str], known: Any) -> None:
@@ -390,10 +396,3 @@ class FeatureStore:
             raise TypeError(f"`item_ids` is the string {item_ids!r}; give a sequence of ids")
         if unknown := [item_id for item_id in item_ids if item_id not in known]:
             raise UnknownItemError(dict.fromkeys(unknown), f"the feature store at {self.path!r}")
-
-
-def _folder(path: str | PathLike[str]) -> str:
-    # Lance takes seconds to find out and speaks of a folder that it cannot walk.
-    if isfile(path):
-        raise StoreError(f"{fspath(path)!r} is a file; a feature store is a folder")
-    return fspath(path)

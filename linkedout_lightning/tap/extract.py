@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from linkedout_lightning.errors import DataError, VideoDecodeError
@@ -99,7 +100,7 @@ def extract(
         _watch(config, work, runner, sampler=sampler, sink=sink, bar=bar, seconds=seconds)
         _read(config, work, runner, sink=sink, bar=bar)
     if work.todo and store.pieces > _FEW_PIECES:
-        store.compact()
+        store.compact(keep=timedelta(0))
     seconds |= {
         "prepare": runner.prepare_seconds,
         "model": runner.model_seconds,

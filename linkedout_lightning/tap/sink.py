@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -126,7 +127,7 @@ class StoreSink:
         )
         self._waiting, self._failed = [], {}
         if self.store.pieces > _MANY_PIECES:
-            self.store.compact()
+            self.store.compact(keep=timedelta(0))
         self.seconds += time.monotonic() - start
 
     def __enter__(self) -> Self:

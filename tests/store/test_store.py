@@ -290,6 +290,18 @@ def test_others_writes_are_seen_after_refresh(store: FeatureStore) -> None:
     assert equal_bits(store.get(["d", "c", "b"]).features, features[[3, 2, 1]])
 
 
+def test_a_reader_survives_that_its_version_is_freed(store: FeatureStore) -> None:
+    features, mask = rows(6)
+    for i in range(6):
+        store.append([str(i)], features[i : i + 1], mask[i : i + 1])
+    reader = FeatureStore.open(store.path)
+    store.append(["0"], features[:1] + 1, mask[:1], replace=True)
+    store.compact(keep=timedelta(0))
+    found = reader.get(["5", "0"])
+    assert equal_bits(found.features, torch.stack([features[5], features[0] + 1]))
+    assert reader.version == store.version
+
+
 def test_a_copy_opens_the_same_store(store: FeatureStore) -> None:
     features, mask = rows(2)
     store.append(["a", "b"], features, mask)

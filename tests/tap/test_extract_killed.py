@@ -55,30 +55,33 @@ def kill_and_compare(folder: Path, model: Path, *, kills: int, videos: int, seed
     job = folder / "job.py"
     job.write_text(JOB)
 
-    begun = time.monotonic()
-    undisturbed = start(job, model, table, clips, folder / "undisturbed")
-    assert undisturbed.wait(300) == 0
+    path = folder / "undisturbed"
+    undisturbed = start(job, model, table, clips, path)
+    begun = _wait_for_store(undisturbed, path)
+    assert undisturbed.wait(600) == 0
     duration = time.monotonic() - begun
-    wanted = FeatureStore.open(folder / "undisturbed")
+    wanted = FeatureStore.open(path)
 
     path = folder / "killed"
     seen: set[str] = set()
     progress = []
     for _ in range(kills):
         process = start(job, model, table, clips, path)
-        # A job that resumes is shorter: most instants lie in its loading and its middle.
-        _sleep(chance.uniform(0, duration / 2), process, path)
+        begun = _wait_for_store(process, path)
+        # Chosen so that all kills together take about as long as the job: most of them meet it at
+        # work, and the last ones near its end.
+        end = begun + chance.uniform(0, 2 * duration / (kills + 1))
+        while time.monotonic() < end and process.poll() is None:
+            time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        if not (path / "_versions").exists():
-            continue  # killed before the store came into being
         store = FeatureStore.open(path)
         ids = set(store.item_ids)
         assert seen <= ids
         seen = ids
         progress.append(len(ids))
         assert_equal(store, wanted, sorted(ids))
-    assert start(job, model, table, clips, path).wait(300) == 0
+    assert start(job, model, table, clips, path).wait(600) == 0
     store = FeatureStore.open(path)
     assert store.item_ids == wanted.item_ids
     assert store.failures == wanted.failures
@@ -87,13 +90,11 @@ def kill_and_compare(folder: Path, model: Path, *, kills: int, videos: int, seed
     print("items after each kill:", progress)
 
 
-def _sleep(seconds: float, process: subprocess.Popen[str], path: Path) -> None:
-    """Wait a chance time, counted from when the job writes: importing torch is not of interest."""
+def _wait_for_store(process: subprocess.Popen[str], path: Path) -> float:
+    """The instant from which a job may be killed: importing torch is not of interest."""
     while not (path / "_versions").exists() and process.poll() is None:
-        time.sleep(0.01)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
-        time.sleep(0.002)
+        time.sleep(0.005)
+    return time.monotonic()
 
 
 def assert_equal(store: FeatureStore, wanted: FeatureStore, ids: list[str]) -> None:
