@@ -20,7 +20,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,19 @@ def evaluation_gflop(batches: list[Any], num_items: int, dim: int) -> float:
     return 2 * total / 1e9
 
 
+class Batches:
+    """A list of batches as one loader; Lightning takes a plain list for several loaders."""
+
+    def __init__(self, batches: list[Any]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+
 def trainer(**options: Any) -> L.Trainer:
     return L.Trainer(
         accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, barebones=False,
@@ -145,6 +158,7 @@ def main() -> None:
     parser.add_argument("--losses", nargs="+", default=["in_batch", "full"])
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--eval-users", type=int, default=10_240, help="for both sides")
+    parser.add_argument("--steps", type=int, help="fewer than an epoch's, to try the program")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -162,6 +176,7 @@ def main() -> None:
     data.setup()
     num_items, dim = data.num_items, arguments.dim
     batches = [batch.items for batch in data.train_dataloader()]
+    batches = batches[: arguments.steps]
     padded = torch.cat([F.pad(b, (INPUTS + 1 - b.shape[1], 0)) for b in batches])
     log_popularity = (data.train_counts.clamp(min=1) / data.train_counts.sum()).log()
     log_popularity[0] = torch.inf
@@ -186,7 +201,10 @@ def main() -> None:
                 model = SequentialRecommender(
                     IDItemEncoder(num_items, dim=dim), loss=loss, max_len=INPUTS
                 )
-                run = trainer(max_epochs=1, limit_val_batches=0, precision=precision)
+                run = trainer(
+                    max_epochs=1, limit_val_batches=0, precision=precision,
+                    limit_train_batches=len(batches),
+                )  # fmt: skip
                 seconds[name].append(
                     cpu_seconds(lambda run=run, model=model: run.fit(model, datamodule=data))
                 )
@@ -194,13 +212,14 @@ def main() -> None:
             summary(f"training epoch, loss {loss}", seconds, gflop=gflop, peak=peak)
             | {"sequences": len(padded), "batch_size": arguments.batch_size}
         )
+        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     seconds = {"plain": [], "float32": []}
     plain = PlainSASRec(num_items, dim)
     model = SequentialRecommender(IDItemEncoder(num_items, dim=dim), max_len=INPUTS)
     for _ in range(arguments.repeats):
         seconds["plain"].append(cpu_seconds(lambda: plain_evaluation(plain, test)))
         seconds["float32"].append(
-            cpu_seconds(lambda: trainer().test(model, dataloaders=test, verbose=False))
+            cpu_seconds(lambda: trainer().test(model, dataloaders=Batches(test), verbose=False))
         )
     rows.append(
         summary(
