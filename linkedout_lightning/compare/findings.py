@@ -20,8 +20,11 @@ def find(results: Mapping[str, Any]) -> list[str]:
     metric = f"HR@{k}"
     backbones = list(dict.fromkeys(b for _, b in rows if b != "none"))
     for backbone in backbones:
-        sentences += _against_baseline(results, backbone, metric)
-        sentences += _against_controls(results, backbone, metric)
+        candidates = _candidates(results, backbone, metric)
+        for candidate in candidates:
+            sentences += _against_baseline(results, candidate, backbone, metric)
+        for candidate in candidates:
+            sentences += _against_controls(results, candidate, backbone, metric)
         sentences += _floor_check(results, backbone, metric)
     if not sentences:
         sentences.append("Nothing was compared: no baseline, or no other row, was finished.")
@@ -53,12 +56,14 @@ def signed(value: float, digits: int = 4) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A signed share in per cent.
+    """A signed share in per cent, a large one as a multiple.
 
     Example:
-        >>> percent(0.1166), percent(None)
-        ('+11.7 %', '–')
+        >>> percent(0.1166), percent(21.4), percent(None)
+        ('+11.7 %', '×22.4', '–')
     """
+    if value is not None and value >= 10:
+        return f"×{1 + value:.1f}"
     return "–" if value is None else f"{signed(100 * value, 1)} %"
 
 
@@ -82,25 +87,25 @@ def _mean(row: Mapping[str, Any], metric: str) -> float:
     return float(row["metrics"][metric]["mean"])
 
 
-def _candidate(results: Mapping[str, Any], backbone: str, metric: str) -> str | None:
-    """The method row to speak of: the better of them; else the best row with real features."""
+def _candidates(results: Mapping[str, Any], backbone: str, metric: str) -> list[str]:
+    """The method's rows, the better one first; without any, the best row with real features."""
     rows = _rows(results)
-    for kinds in (("method",), ("features", "fusion")):
+    for kinds, count in ((("method",), None), (("features", "fusion"), 1)):
         names: list[str] = [
             name
             for name, encoder in results["encoders"].items()
             if encoder["kind"] in kinds and (name, backbone) in rows
         ]
         if names:
-            return max(names, key=lambda name: _mean(rows[name, backbone], metric))
-    return None
+            names.sort(key=lambda name: -_mean(rows[name, backbone], metric))
+            return names[:count]
+    return []
 
 
-def _against_baseline(results: Mapping[str, Any], backbone: str, metric: str) -> list[str]:
+def _against_baseline(
+    results: Mapping[str, Any], candidate: str, backbone: str, metric: str
+) -> list[str]:
     baseline, rows = results["protocol"]["baseline"], _rows(results)
-    candidate = _candidate(results, backbone, metric)
-    if candidate is None:
-        return []
     test = compared(results, candidate, baseline, backbone, metric)
     if test is None:
         return []
@@ -113,6 +118,7 @@ def _against_baseline(results: Mapping[str, Any], backbone: str, metric: str) ->
     if how == "better":
         return [f"{with_backbone}{label} beats {base}: {figures}; {interval}."]
     if how == "worse":
+        figures = f"{metric} {theirs:.4f} against {ours:.4f}, {label} {percent(test['relative'])}"
         return [f"{with_backbone}{base} beats {label}: {figures}; {interval}."]
     return [
         f"{with_backbone}no difference between {label} and {base} can be claimed: {figures}; "
@@ -120,11 +126,10 @@ def _against_baseline(results: Mapping[str, Any], backbone: str, metric: str) ->
     ]
 
 
-def _against_controls(results: Mapping[str, Any], backbone: str, metric: str) -> list[str]:
-    """Which controls the method beats, and which it does not."""
-    candidate = _candidate(results, backbone, metric)
-    if candidate is None:
-        return []
+def _against_controls(
+    results: Mapping[str, Any], candidate: str, backbone: str, metric: str
+) -> list[str]:
+    """Which controls a row beats, and which it does not."""
     groups: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
     for name, encoder in results["encoders"].items():
         test = compared(results, candidate, name, backbone, metric)
@@ -145,7 +150,8 @@ def _against_controls(results: Mapping[str, Any], backbone: str, metric: str) ->
         )
         if groups[how]
     ]  # fmt: skip
-    return [f"Controls for {label}: {'; '.join(parts)}."]
+    where = BACKBONE_LABELS.get(backbone, backbone)
+    return [f"Controls for {label} with {where}: {'; '.join(parts)}."]
 
 
 def _floor_check(results: Mapping[str, Any], backbone: str, metric: str) -> list[str]:

@@ -120,7 +120,7 @@ def tests_table(results: Mapping[str, Any], backbone: str) -> Table | None:
     pairs = list(dict.fromkeys((test["encoder"], test["reference"]) for test in tests))
     rows = []
     for encoder, reference in pairs:
-        line = [TableCell(f"{label[encoder]} − {label[reference]}")]
+        line = [TableCell(f"{label[encoder]} against {label[reference]}")]
         for metric in metrics:
             test = compared(results, encoder, reference, backbone, metric)
             if test is None:

@@ -186,13 +186,12 @@ def read_data(spec: dict[str, Any]) -> InteractionDataModule:
     settings = spec["settings"]
     data = InteractionDataModule(
         settings["interactions"],
-        # All cells split alike; only the order of training differs by seed.
-        seed=settings["split_seed"],
+        seed=spec["seed"],
+        split_seed=settings["split_seed"],  # all cells split alike, whatever their seed
         batch_size=settings.get("batch_size", 512),
         **{key: settings[key] for key in DATA_SETTINGS},
     )
     data.setup()
-    data.seed = spec["seed"]
     for stage, users in (("valid", data.report.valid_users), ("test", data.report.test_users)):
         if not users:
             raise DataError(

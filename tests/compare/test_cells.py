@@ -216,3 +216,13 @@ def test_json_is_whole_and_has_no_nan(tmp_path):
     (tmp_path / "a.json").write_text('{"torn": ')
     assert read_json(tmp_path / "a.json") is None
     assert plain({"x": torch.tensor(2.5)}) == {"x": 2.5}
+
+
+def test_seeds_share_the_cold_items_and_nothing_else(inputs, tmp_path):
+    from linkedout_lightning.compare.training import read_data
+
+    config = inputs.config(tmp_path, split="cold_items", seeds=(0, 1), encoders=("id",))
+    first, second = (read_data(cell.to_json()) for cell in plan(config))
+    assert torch.equal(first.train_item_mask, second.train_item_mask)
+    orders = [torch.cat(data.train_dataloader().order(0)) for data in (first, second)]
+    assert not torch.equal(*orders)

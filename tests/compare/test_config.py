@@ -65,7 +65,7 @@ def test_preset_fills_what_was_not_given_and_agrees_with_the_data_module():
 def test_names_agree_with_the_parts_that_they_choose():
     from linkedout_lightning.data.datamodule import SPLITS as DATA_SPLITS
     from linkedout_lightning.sequence.backbones import BACKBONES as KNOWN
-    from linkedout_lightning.sequence.recommender import LOSSES as KNOWN_LOSSES
+    from linkedout_lightning.sequence.objective import LOSSES as KNOWN_LOSSES
 
     assert (BACKBONES, LOSSES, SPLITS) == (KNOWN, KNOWN_LOSSES, DATA_SPLITS)
 
