@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/microlens50k"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--backbones", nargs="+", default=list(ENCODERS), choices=ENCODERS)
+    parser.add_argument("--encoders", nargs="+", help="rows; all those of the backbone by default")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     for name in (PAIRS, TITLES):
@@ -94,7 +95,7 @@ def main() -> None:
                 interactions=str(arguments.root / PAIRS),
                 preset="microlens",
                 store=str(features),
-                encoders=ENCODERS[backbone],
+                encoders=tuple(arguments.encoders or ENCODERS[backbone]),
                 backbones=(backbone,),
                 seeds=tuple(arguments.seeds),
                 jobs=arguments.jobs,

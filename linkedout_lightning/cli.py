@@ -45,7 +45,7 @@ COMMANDS = {
     ),
     "extract": Command(
         summary="Watch each item's video once with a frozen LLM and keep its layers in a store.",
-        config="linkedout_lightning.tap.extract:ExtractConfig",
+        config="linkedout_lightning.tap.config:ExtractConfig",
         run="linkedout_lightning.tap.extract:extract",
         example=(
             "linkedout extract --items items.csv --videos videos/ --out features/ "
@@ -149,7 +149,7 @@ def _parser(name: str, command: Command, config_class: type[Any]) -> Any:
             kwargs["max_help_position"], kwargs["width"] = 34, 100
             super().__init__(*args, **kwargs)
 
-        def _fill_text(self, text: str, width: int, indent: str) -> str:
+        def _fill_text(self, text: str, width: int, indent: str) -> str:  # noqa: ARG002
             return "\n".join(indent + line for line in text.splitlines())
 
     usage = f"linkedout {name} [--config FILE.yaml] [options]"

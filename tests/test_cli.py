@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ def test_help_documents_every_option(name: str, capsys: pytest.CaptureFixture[st
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert cli.COMMANDS[name].summary in " ".join(printed.split())
-    undocumented = [line for line in printed.splitlines() if line.strip().startswith("(type:")]
+    undocumented = re.findall(r"--(\w+) \S+\s+\(type:", printed)
     assert not undocumented
 
 

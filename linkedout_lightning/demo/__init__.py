@@ -5,3 +5,8 @@ and `videos` make pixels and files of it, `captions` says it in words, `simulate
 `model` and `train` make the video LLM whose weights lie in `weights/`, and `probe` measures what
 its layers know.
 """
+
+from linkedout_lightning.demo.model import WEIGHTS
+from linkedout_lightning.demo.simulate import WorldFiles, generate_world
+
+__all__ = ["WEIGHTS", "WorldFiles", "generate_world"]

@@ -218,7 +218,7 @@ def _oracle(folder: Path) -> None:
 
 
 def _keep_best(folder: Path, results: dict[str, Any]) -> None:
-    """Copy the checkpoint of the best LinkedOut cell (by validation) to a name that is easy to find."""
+    """Copy the best LinkedOut checkpoint, by validation, to a name that is easy to find."""
     own = [
         cell
         for cell in results["cells"]
