@@ -147,7 +147,7 @@ def _parser(name: str, command: Command, config_class: type[Any]) -> Any:
     class Wide(DefaultHelpFormatter):  # type: ignore[misc, unused-ignore]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs["max_help_position"], kwargs["width"] = 34, 100
-            super().__init__(*args, **kwargs)
+            super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
 
         def _fill_text(self, text: str, width: int, indent: str) -> str:  # noqa: ARG002
             return "\n".join(indent + line for line in text.splitlines())
