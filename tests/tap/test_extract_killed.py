@@ -57,9 +57,12 @@ def kill_and_compare(folder: Path, model: Path, *, kills: int, videos: int, seed
 
     path = folder / "undisturbed"
     undisturbed = start(job, model, table, clips, path)
-    begun = _wait_for_store(undisturbed, path)
+    assert undisturbed.stdout is not None
+    _wait_for_version(path, 1, undisturbed)
+    begun = time.monotonic()
+    undisturbed.stdout.readline()  # the job's figures, when it is done
+    pace = (time.monotonic() - begun) / max(1, version(path))
     assert undisturbed.wait(600) == 0
-    duration = time.monotonic() - begun
     wanted = FeatureStore.open(path)
 
     path = folder / "killed"
@@ -67,14 +70,15 @@ def kill_and_compare(folder: Path, model: Path, *, kills: int, videos: int, seed
     progress = []
     for _ in range(kills):
         process = start(job, model, table, clips, path)
-        begun = _wait_for_store(process, path)
-        # Chosen so that all kills together take about as long as the job: most of them meet it at
-        # work, and the last ones near its end.
-        end = begun + chance.uniform(0, 2 * duration / (kills + 1))
-        while time.monotonic() < end and process.poll() is None:
-            time.sleep(0.002)
+        # Counted in commits, as a busy machine has no time: all kills together take about as long
+        # as the job, so most of them meet it at work and the last ones near its end.
+        commits = chance.randint(1, 2 * wanted.version // (kills + 1))
+        _wait_for_version(path, version(path) + commits, process)
+        time.sleep(chance.uniform(0, pace))
         process.send_signal(signal.SIGKILL)
         process.wait()
+        if not version(path):
+            continue
         store = FeatureStore.open(path)
         ids = set(store.item_ids)
         assert seen <= ids
@@ -90,11 +94,15 @@ def kill_and_compare(folder: Path, model: Path, *, kills: int, videos: int, seed
     print("items after each kill:", progress)
 
 
-def _wait_for_store(process: subprocess.Popen[str], path: Path) -> float:
-    """The instant from which a job may be killed: importing torch is not of interest."""
-    while not (path / "_versions").exists() and process.poll() is None:
-        time.sleep(0.005)
-    return time.monotonic()
+def version(path: Path) -> int:
+    """Newest version of a store, by the names of its manifests: they count down."""
+    names = [int(file.stem) for file in path.glob("_versions/*.manifest")]
+    return 2**64 - 1 - min(names) if names else 0
+
+
+def _wait_for_version(path: Path, number: int, process: subprocess.Popen[str]) -> None:
+    while version(path) < number and process.poll() is None:
+        time.sleep(0.002)
 
 
 def assert_equal(store: FeatureStore, wanted: FeatureStore, ids: list[str]) -> None:
