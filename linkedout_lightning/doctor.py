@@ -28,7 +28,6 @@ _PARTS = {
     "pillow": ("video", "image processors of video LLMs"),
     "accelerate": ("video", "models spread over devices, GGUF files"),
     "gguf": ("video", "text models in GGUF files"),
-    "matplotlib": ("report", "the plots of report.html"),
     "jinja2": ("report", "report.html"),
 }
 

@@ -69,7 +69,7 @@ class InteractionDataModule(LightningDataModule):
             ``"cold_items"`` (a share of the items never occurs in training).
         max_len: Longest input, ``M``; 50 without a preset. Longer training sequences are cut into
             windows, so that every transition is learned from once.
-        min_len: Users with fewer rows are dropped, and counted; 3 without a preset.
+        min_len: Users with fewer rows, over all time, are dropped and counted; 3 without a preset.
         preset: ``"microlens"`` for that protocol's lengths.
         batch_size: Training sequences a step and process; with ``bucket`` on average.
         eval_batch_size: Users a step and process.

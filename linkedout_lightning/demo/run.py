@@ -6,11 +6,23 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from linkedout_lightning.errors import ConfigError
 
-ENCODERS = ("popularity", "id", "random", "last", "linkedout", "linkedout+id", "oracle")
+if TYPE_CHECKING:
+    from linkedout_lightning.compare import Comparison
+
+ENCODERS = (
+    "popularity",
+    "id",
+    "random",
+    "last",
+    "linkedout",
+    "random+id",
+    "linkedout+id",
+    "oracle",
+)
 GROUPS = ("visual", "text", "last")
 NOTE = (
     "Simulated world: clips rendered by a program, users drawn from written rules "
@@ -61,11 +73,11 @@ class DemoReport:
 
     Args:
         folder: The folder of the run.
-        results: The object of ``results.json``.
+        results: The object of ``results.json``, with its exit code.
     """
 
     folder: Path
-    results: dict[str, Any]
+    results: Comparison
 
     def to_json(self) -> dict[str, Any]:
         """Paths and results as one object."""
@@ -73,8 +85,8 @@ class DemoReport:
 
     @property
     def exit_code(self) -> int:
-        """0 when every cell ended well, 3 otherwise."""
-        return 3 if any(cell.get("error") for cell in self.results["cells"]) else 0
+        """0 when every cell ended well, 3 when some failed, 1 when all did."""
+        return self.results.exit_code
 
     def summary(self) -> str:
         """The table of the report, and where to look next."""
@@ -114,6 +126,7 @@ def demo(config: DemoConfig, *, progress: bool = True) -> DemoReport:
             groups=GROUPS,
             prompt=DEMO_PROMPT,
             frames=DEMO_FRAMES,
+            size=None,  # The clips are small already; the processor makes them the model's size.
             dtype="float32",
         ),
         progress=progress,
@@ -143,7 +156,7 @@ def demo(config: DemoConfig, *, progress: bool = True) -> DemoReport:
         progress=progress,
     )
     _keep_best(folder, results)
-    return DemoReport(folder, dict(results))
+    return DemoReport(folder, results)
 
 
 SETTINGS: dict[str, Any] = {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from linkedout_lightning.errors import ConfigError
+from linkedout_lightning.store.spec import DTYPES
 from linkedout_lightning.tap.plan import shard_of
 
 
@@ -63,7 +64,7 @@ class ExtractConfig:
     frames: int = 8
     size: int | tuple[int, int] | None = 384
     backend: str = "auto"
-    dtype: str = "auto"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     store_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     attention: str | None = None
     device: str = "auto"
@@ -79,5 +80,10 @@ class ExtractConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"`{name}` is {value}; give 1 or more")
+        for name, legal in (("dtype", ("auto", *DTYPES)), ("store_dtype", tuple(DTYPES))):
+            if getattr(self, name) not in legal:
+                raise ConfigError(
+                    f"`{name}` is {getattr(self, name)!r}; give one of {', '.join(legal)}"
+                )
         if self.shard is not None:
             shard_of([], self.shard)

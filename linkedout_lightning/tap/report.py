@@ -86,11 +86,12 @@ class ExtractReport:
         ]
         lines += [f"    {count:>6} x {reason}" for reason, count in self.reasons.items()]
         if self.failed_before:
-            lines.append("    --retry-failed tries those again")
+            lines.append("    set retry_failed to try those again")
         if self.bottleneck is not None:
             total = max(1e-9, self.seconds["total"])
             shares = ", ".join(
-                f"{name} {self.seconds[part] / total:.0%}" for part, name in _PARTS.items()
+                f"{name} {self.seconds[part] / total:.0%}"
+                for part, name in {"load": "loading", **_PARTS}.items()
             )
             lines.append(
                 f"  {self.seconds['total']:.1f} s, {self.items_per_second:.2f} items/s, "
