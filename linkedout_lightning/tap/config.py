@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from linkedout_lightning.errors import ConfigError
-from linkedout_lightning.store.spec import DTYPES
 from linkedout_lightning.tap.plan import shard_of
+
+# The store's own table of them would import torch, which `--help` does without.
+_DTYPES = ("bfloat16", "float16", "float32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,7 @@ class ExtractConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"`{name}` is {value}; give 1 or more")
-        for name, legal in (("dtype", ("auto", *DTYPES)), ("store_dtype", tuple(DTYPES))):
+        for name, legal in (("dtype", ("auto", *_DTYPES)), ("store_dtype", _DTYPES)):
             if getattr(self, name) not in legal:
                 raise ConfigError(
                     f"`{name}` is {getattr(self, name)!r}; give one of {', '.join(legal)}"

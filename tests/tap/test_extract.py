@@ -215,7 +215,14 @@ def test_a_model_that_only_reads(catalogue, tiny_video_llm, tmp_path: Path) -> N
 
 
 def test_options_that_cannot_be() -> None:
-    for wrong in ({"batch_size": 0}, {"limit": -1}, {"workers": 0}, {"shard": "2/1"}):
+    for wrong in (
+        {"batch_size": 0},
+        {"limit": -1},
+        {"workers": 0},
+        {"shard": "2/1"},
+        {"dtype": "float8"},
+        {"store_dtype": "auto"},
+    ):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             ExtractConfig(model="m", out="o", **wrong)
 
