@@ -125,7 +125,7 @@ def _run(name: str, arguments: list[str]) -> int:
     config_class: type[Any] = _load(command.config)
     parser = _parser(name, command, config_class)
     arguments = _positional_as_option(arguments, command.positional)
-    parsed = parser.parse_args(_tuples_as_yaml(arguments, config_class))
+    parsed = parser.parse_args(_in_the_shell_s_way(arguments, config_class))
     names = {field.name for field in dataclasses.fields(config_class)}
     config = config_class(**{key: value for key, value in parsed.as_dict().items() if key in names})
     run: Callable[..., Any] = _load(command.run)
@@ -170,29 +170,44 @@ def _parser(name: str, command: Command, config_class: type[Any]) -> Any:
     return parser
 
 
-def _tuples_as_yaml(arguments: list[str], config_class: type[Any]) -> list[str]:
-    """Let ``--seeds 0 1 2`` and ``--seeds 0,1,2`` stand for ``--seeds [0,1,2]``."""
-    hints = typing.get_type_hints(config_class)
-    tuples = {f"--{name}" for name, hint in hints.items() if _takes_tuple(hint)}
+def _in_the_shell_s_way(arguments: list[str], config_class: type[Any]) -> list[str]:
+    """Translate what people type to what the parser reads.
+
+    ``--seeds 0 1 2`` and ``--seeds 0,1,2`` stand for ``--seeds=[0,1,2]``, ``--retry-failed`` for
+    ``--retry_failed=true``.
+    """
+    hints = {f"--{name}": hint for name, hint in typing.get_type_hints(config_class).items()}
     result: list[str] = []
     position = 0
     while position < len(arguments):
-        option, equals, attached = arguments[position].partition("=")
+        word = arguments[position]
         position += 1
-        if option not in tuples:
-            result.append(arguments[position - 1])
-            continue
-        values = [attached] if equals else []
-        while not equals and position < len(arguments) and not _is_option(arguments[position]):
-            values.append(arguments[position])
-            position += 1
-        lone_word = len(values) == 1 and "," not in values[0] and not _only_tuple(hints[option[2:]])
-        if lone_word or not values or values[0].startswith("["):
-            result.append(f"{option}={' '.join(values)}")
+        option, equals, attached = word.partition("=")
+        if option.replace("-", "_")[2:] in (known[2:] for known in hints):
+            option = f"--{option[2:].replace('-', '_')}"
+        hint = hints.get(option)
+        alone = position == len(arguments) or _is_option(arguments[position])
+        if hint is None:
+            result.append(word)
+        elif hint is bool and not equals and alone:
+            result.append(f"{option}=true")
+        elif _takes_tuple(hint):
+            values = [attached] if equals else []
+            while not equals and position < len(arguments) and not _is_option(arguments[position]):
+                values.append(arguments[position])
+                position += 1
+            result.append(f"{option}={_as_yaml(values, only_tuple=_only_tuple(hint))}")
         else:
-            items = [item for value in values for item in value.split(",") if item]
-            result.append(f"{option}=[{','.join(items)}]")
+            result.append(f"{option}{equals}{attached}")
     return result
+
+
+def _as_yaml(values: list[str], *, only_tuple: bool) -> str:
+    lone_word = len(values) == 1 and "," not in values[0] and not only_tuple
+    if lone_word or not values or values[0].startswith("["):
+        return " ".join(values)
+    items = [item for value in values for item in value.split(",") if item]
+    return f"[{','.join(items)}]"
 
 
 def _is_option(word: str) -> bool:

@@ -73,6 +73,7 @@ class Options:
     seeds: tuple[int, ...]
     layers: tuple[int, ...] | int | str
     name: str = ""
+    retry_failed: bool = False
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,10 @@ class Options:
         (["--layers", "all"], ["--layers=all"]),
         (["--layers", "4", "-1"], ["--layers=[4,-1]"]),
         (["--layers", "-1", "--name", "x"], ["--layers=-1", "--name", "x"]),
+        (["--retry-failed"], ["--retry_failed=true"]),
+        (["--retry-failed", "false"], ["--retry_failed", "false"]),
+        (["--name=a-b", "--quiet"], ["--name=a-b", "--quiet"]),
     ],
 )
 def test_tuples_in_the_shell_s_way(given: list[str], expected: list[str]) -> None:
-    assert cli._tuples_as_yaml(given, Options) == expected
+    assert cli._in_the_shell_s_way(given, Options) == expected
