@@ -1,6 +1,8 @@
 """What ``import linkedout_lightning`` costs beside ``import torch, lightning``.
 
     python benchmarks/imports.py --repeats 5
+
+Processes are fresh and take turns, so that a busy machine weighs on all alike.
 """
 
 from __future__ import annotations
