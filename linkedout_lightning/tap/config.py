@@ -34,8 +34,9 @@ class ExtractConfig:
             reads text, text and last.
         prompt: Template with columns of the table in braces, such as "Title: {title}".
         frames: Frames of each video.
-        size: Shorter side of the frames that the model's processor gets, or height and width;
-            none for the video's own size.
+        size: Most that the shorter side of a frame may have before the model's processor gets
+            it (larger frames are shrunk, none is enlarged), or an exact height and width; none
+            for the video's own size.
         backend: Decoder: auto, pyav, decord, torchcodec.
         dtype: The model's numbers: auto (as in its files), bfloat16, float16, float32.
         store_dtype: The store's numbers: float16, bfloat16, float32.

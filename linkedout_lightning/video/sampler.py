@@ -36,8 +36,9 @@ class FrameSampler:
 
     Args:
         frames: Number of frames ``T``.
-        size: ``None`` keeps the video's size; an int is the length of the shorter side, with the
-            aspect ratio kept; ``(height, width)`` is exact.
+        size: ``None`` keeps the video's size; an int is the most that the shorter side may have:
+            larger videos are shrunk to it with their aspect ratio, smaller ones keep their size;
+            ``(height, width)`` is exact.
         backend: ``auto`` and ``pyav`` are PyAV. ``decord`` and ``torchcodec`` decode what they
             decode exactly; PyAV does the rest, and ``Frames.fallback_reason`` says why.
             ``package.module:function`` is a decoder of your own, called in the worker with a path
@@ -116,7 +117,7 @@ class FrameSampler:
         }
         return {
             "frames": self.frames,
-            "size": list(self.size) if isinstance(self.size, tuple) else self.size,
+            "size": _named(self.size),
             "strategy": self.strategy,
             "backend": backend.name,
             "versions": {name: _version(name) for name in sorted(names)},
@@ -131,6 +132,13 @@ class FrameSampler:
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def _named(size: int | tuple[int, int] | None) -> list[int] | str | None:
+    """A size for the fingerprint; in words where a bare number once stood for an exact side."""
+    if isinstance(size, int):
+        return f"shorter side at most {size}"
+    return list(size) if size is not None else None
 
 
 def _version(package: str) -> str:

@@ -18,8 +18,8 @@ class DecodeSettings:
 
     Attributes:
         frames: Number of frames ``T``.
-        size: ``None`` keeps the video's own size; an int is the length of the shorter side, the
-            aspect ratio stays; ``(height, width)`` is exact.
+        size: ``None`` keeps the video's own size; an int is the most that the shorter side may
+            have, the aspect ratio stays and nothing is enlarged; ``(height, width)`` is exact.
         max_pixels: Largest width x height, of the source and of the result, that is decoded.
     """
 
@@ -45,14 +45,19 @@ class DecodeSettings:
         Example:
             >>> DecodeSettings(size=224).target_size(720, 1280)
             (224, 398)
+            >>> DecodeSettings(size=224).target_size(120, 160)
+            (120, 160)
             >>> DecodeSettings(size=(224, 224)).target_size(720, 1280)
             (224, 224)
         """
-        if self.size is None:
-            return height, width
         if isinstance(self.size, tuple):
             return self.size
-        scale = self.size / min(height, width)
+        shorter = min(height, width)
+        # Enlarging adds pixels to decode into and to send on, and nothing to see; models'
+        # processors make the size that they need by themselves.
+        if self.size is None or shorter <= self.size:
+            return height, width
+        scale = self.size / shorter
         return max(self.size, round(height * scale)), max(self.size, round(width * scale))
 
 

@@ -90,6 +90,13 @@ def test_the_store_holds_what_the_tap_says(config: ExtractConfig, tap: VideoLLMT
     assert "no such file" not in report.summary()
 
 
+def test_small_videos_keep_their_size_by_default(tmp_path: Path) -> None:
+    config = ExtractConfig(model="m", out="o")
+    clip = write_clip(tmp_path / "v.mp4", seed=0)
+    native, default = (FrameSampler(2, size=size)(clip).data for size in (None, config.size))
+    assert torch.equal(torch.from_numpy(native), torch.from_numpy(default))
+
+
 def test_nothing_is_done_twice(config: ExtractConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     first = extract(config, progress=False)
     version = FeatureStore.open(config.out).version

@@ -176,6 +176,10 @@ def test_the_fingerprint_names_what_decides_the_pixels():
     assert set(base["versions"]) == {"av"}
     for other in ({"frames": 9}, {"size": 8}, {"size": (8, 8)}, {"backend": "decord"}):
         assert FrameSampler(**other).fingerprint() != base
+    # A bare number stood for an exact side in stores of earlier days, whose frames were enlarged.
+    assert FrameSampler(size=8).fingerprint()["size"] == "shorter side at most 8"
+    assert FrameSampler(size=(8, 9)).fingerprint()["size"] == [8, 9]
+    assert base["size"] is None
 
 
 @pytest.mark.parametrize(

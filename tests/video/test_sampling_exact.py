@@ -149,7 +149,12 @@ def test_a_rotated_video_is_resized_upright(tmp_path, inside):
 
 
 def test_numbers_survive_resizing(videos, inside):
-    for size, shape in [(48, (48, 80)), ((64, 200), (64, 200)), (None, (96, 160))]:
+    for size, shape in [
+        (48, (48, 80)),
+        (384, (96, 160)),
+        ((64, 200), (64, 200)),
+        (None, (96, 160)),
+    ]:
         data = inside(frames=6, size=size)(videos["mp4-gop12"]).data
         assert data.shape[1:3] == shape
         assert numbers(data) == expected_numbers(60, 6)
