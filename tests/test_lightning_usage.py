@@ -61,7 +61,7 @@ def _linkedout(data: InteractionDataModule, **options: object) -> LinkedOutItemE
     torch.manual_seed(0)
     features = torch.randn(data.num_items, 3, 2, 24)
     return LinkedOutItemEncoder.from_features(
-        features, train_items=data.train_item_mask[1:], dim=16, rank=8, **options
+        features, train_items=data.train_item_mask, dim=16, rank=8, **options
     )
 
 

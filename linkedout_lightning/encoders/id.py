@@ -25,12 +25,14 @@ class IDItemEncoder(nn.Module):
         dim: H.
         id_dropout: Share of items whose id is hidden in training.
         dropout: Dropout of the vectors' coordinates.
-        train_items: ``(N,)`` or ``(N + 1,)`` bool, items that occur in training; None: all.
+        train_items: ``(N,)`` bool, items that occur in training, or ``(N + 1,)`` with the padding's
+            False first, as a data module's ``train_item_mask``; None: all.
         init_std: Standard deviation of the vectors at the start. With states of unit variance a
             logit starts with ``init_std * sqrt(dim)``, 0.23 by default.
 
     Raises:
-        ConfigError: A size below 1, a rate outside [0, 1), or ``train_items`` of a wrong shape.
+        ConfigError: A size below 1, a rate outside [0, 1), or ``train_items`` of a wrong
+            shape or with a True for the padding.
 
     Example:
         >>> encoder = IDItemEncoder(num_items=100, dim=16)
@@ -107,11 +109,15 @@ def known_items(train_items: Tensor | None, num_items: int) -> Tensor:
     """``(N + 1,)`` bool, False for the padding; None means that all items are known.
 
     Args:
-        train_items: ``(N,)`` or ``(N + 1,)`` bool (the latter with the padding's row first).
+        train_items: ``(N,)`` or ``(N + 1,)`` bool (the latter with the padding's False first).
         num_items: N.
 
     Raises:
-        ConfigError: Another shape or dtype.
+        ConfigError: Another shape or dtype, or a padding that is True.
+
+    Example:
+        >>> known_items(torch.tensor([False, True, False]), 2).tolist()
+        [False, True, False]
     """
     known = torch.ones(num_items + 1, dtype=torch.bool)
     if train_items is not None:
@@ -120,6 +126,12 @@ def known_items(train_items: Tensor | None, num_items: int) -> Tensor:
             raise ConfigError(
                 f"`train_items` is {train_items.dtype} of shape {tuple(train_items.shape)}; give "
                 f"bool of shape ({num_items},), or ({num_items + 1},) with the padding's row first"
+            )
+        if len(train_items) > num_items and train_items[0]:
+            # Most likely the rows of another catalogue, which are one off.
+            raise ConfigError(
+                f"`train_items` has shape ({num_items + 1},) and is True in row 0, which is the "
+                f"padding's; set it to False, or give ({num_items},) without that row"
             )
         known[1:] = train_items[-num_items:]
     known[0] = False

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from linkedout_lightning.encoders.catalogue import CatalogueFeatures, TokenTable
-from linkedout_lightning.encoders.id import IDItemEncoder
+from linkedout_lightning.encoders.id import IDItemEncoder, known_items
 from linkedout_lightning.encoders.id_fusion import build_id_fusion
 from linkedout_lightning.encoders.index import check_index
 from linkedout_lightning.encoders.last_loss import LastLoss
@@ -208,7 +208,8 @@ class LinkedOutItemEncoder(nn.Module):
             features: ``(N, L, S, D)`` floating; kept as it is, no copy.
             mask: ``(N, S)`` bool; None: every slot is valid.
             item_ids: N ids, by default ``"1"`` to ``str(N)``.
-            train_items: ``(N,)`` bool, the items that occur in training; None: all.
+            train_items: ``(N,)`` bool, the items that occur in training, or ``(N + 1,)`` with the
+                padding's False first, as a data module's ``train_item_mask``; None: all.
             layers: Names of the L axis, by default 0 to L−1.
             slots: Names of the S axis.
             **options: Those of the class.
@@ -220,12 +221,7 @@ class LinkedOutItemEncoder(nn.Module):
         store = TensorStore(features, mask, item_ids=item_ids, layers=layers, slots=slots)
         ids = store.item_ids
         if train_items is not None:
-            if train_items.shape != (len(ids),) or train_items.dtype != torch.bool:
-                raise ConfigError(
-                    f"`train_items` is {train_items.dtype} of shape {tuple(train_items.shape)}; "
-                    f"give bool of shape ({len(ids)},)"
-                )
-            chosen = train_items.nonzero().flatten().tolist()
+            chosen = known_items(train_items, len(ids))[1:].nonzero().flatten().tolist()
             options["train_item_ids"] = [ids[row] for row in chosen]
         return cls(store, ids, **options)
 

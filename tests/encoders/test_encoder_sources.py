@@ -62,6 +62,20 @@ def test_a_store_gives_the_same_as_its_tensors(catalogue: Catalogue) -> None:
     assert torch.equal(one.all_items(), two.all_items())
 
 
+def test_a_mask_of_training_items_may_have_the_paddings_row(catalogue: Catalogue) -> None:
+    padded = torch.cat([torch.tensor([False]), catalogue.train])
+    tables = []
+    for train in (catalogue.train, padded):
+        torch.manual_seed(0)
+        encoder = LinkedOutItemEncoder.from_features(
+            catalogue.features, catalogue.mask, train_items=train, dim=8, rank=12, id_fusion="add"
+        )
+        tables.append(encoder.eval().all_items())
+        assert encoder.ids is not None
+        assert torch.equal(encoder.ids.known, padded)
+    assert torch.equal(*tables)
+
+
 def test_the_catalogue_has_its_own_order_and_size(catalogue: Catalogue) -> None:
     full = encoder_of(DictStore(catalogue))
     order = [5, 50, 7]

@@ -65,7 +65,7 @@ def test_a_hidden_id_gets_no_gradient_and_the_no_id_vector_does() -> None:
 @pytest.mark.parametrize("with_padding", [False, True])
 def test_items_outside_training_are_alike_in_both_modes(with_padding: bool) -> None:
     known = torch.tensor([True, False, True, False])
-    given = torch.cat([torch.tensor([True]), known]) if with_padding else known
+    given = torch.cat([torch.tensor([False]), known]) if with_padding else known
     encoder = IDItemEncoder(4, dim=3, train_items=given)
     with torch.no_grad():
         encoder.no_id.fill_(2.0)
@@ -94,5 +94,7 @@ def test_bad_input_is_named() -> None:
         IDItemEncoder(3, id_dropout=1.5)
     with pytest.raises(ConfigError, match=r"give bool of shape \(3,\), or \(4,\)"):
         IDItemEncoder(3, train_items=torch.ones(5, dtype=torch.bool))
+    with pytest.raises(ConfigError, match=r"shape \(4,\) and is True in row 0.*padding's"):
+        IDItemEncoder(3, train_items=torch.ones(4, dtype=torch.bool))
     with pytest.raises(DataError, match="item index 4 is out of range"):
         IDItemEncoder(3)(torch.tensor([4]))

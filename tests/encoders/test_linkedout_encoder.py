@@ -359,6 +359,8 @@ def test_many_training_items_are_thinned_evenly(catalogue: Catalogue) -> None:
         ({"layers": [1, 2]}, "`layers` holds 2 names; the features have 3"),
         ({"train_items": torch.zeros(60, dtype=torch.bool)}, "`train_item_ids` is empty"),
         ({"train_items": torch.ones(60)}, "give bool of shape (60,)"),
+        ({"train_items": torch.ones(62, dtype=torch.bool)}, "give bool of shape (60,), or (61,)"),
+        ({"train_items": torch.ones(61, dtype=torch.bool)}, "True in row 0, which is the padding"),
     ],
 )
 def test_a_bad_option_is_named_at_once(

@@ -42,7 +42,7 @@ def main(interactions, features, **trainer_options) -> L.Trainer:
     data = InteractionDataModule(interactions, batch_size=64)
     data.setup()
     items = LinkedOutItemEncoder.from_features(
-        features, item_ids=data.item_ids, train_items=data.train_item_mask[1:], dim=32
+        features, item_ids=data.item_ids, train_items=data.train_item_mask, dim=32
     )
     trainer = L.Trainer(**trainer_options)
     trainer.fit(MeanOfHistory(items), data)
