@@ -32,11 +32,21 @@ ENCODERS = {
         "linkedout",
         "linkedout+id",
         "last",
+        "last+id",
         "random",
+        "random+id",
         "shuffled",
         "id-dropout",
     ),
-    "gru4rec": ("popularity", "cooccurrence", "id", "linkedout", "linkedout+id"),
+    "gru4rec": (
+        "popularity",
+        "cooccurrence",
+        "id",
+        "linkedout",
+        "linkedout+id",
+        "random+id",
+        "id-dropout",
+    ),
 }
 # The same for every row. Nine epochs keep the whole table within two hours of two cores; the
 # validation still rises slowly by then. With 0.002 SASRec-ID learns more slowly than with 0.001.
