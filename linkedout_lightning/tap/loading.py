@@ -8,6 +8,7 @@ from typing import Any
 
 from linkedout_lightning.errors import ConfigError, MissingExtraError
 from linkedout_lightning.tap.identity import digest_of_files
+from linkedout_lightning.tap.progress import bars_of_transformers
 
 _CLASSES = ("AutoModelForMultimodalLM", "AutoModelForImageTextToText", "AutoModelForCausalLM")
 
@@ -39,6 +40,7 @@ def load_pretrained(
     gguf_file: str | None = None,
     trust_remote_code: bool = False,
     processor: Any = None,
+    progress: bool = True,
     **model_kwargs: Any,
 ) -> Loaded:
     """Load a model by hub name or folder; weights are never unpickled.
@@ -52,6 +54,7 @@ def load_pretrained(
         gguf_file: Name of the GGUF file in the folder or repository, for text models.
         trust_remote_code: Whether code from the repository may run.
         processor: A processor or tokenizer to use in place of the repository's own.
+        progress: Let downloading and loading draw their progress bars.
         **model_kwargs: Passed on to the model's ``from_pretrained``.
 
     Raises:
@@ -63,37 +66,54 @@ def load_pretrained(
     except ImportError as error:
         raise MissingExtraError("transformers", "video", "loading a language model") from error
 
-    where: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    if gguf_file is not None:
-        where["gguf_file"] = gguf_file
-    config = transformers.AutoConfig.from_pretrained(name_or_path, **where)
-    auto = _auto_class(transformers, config, name_or_path)
-    optional = {"device_map": device_map, "attn_implementation": attn_implementation}
-    weights: dict[str, Any] = {k: v for k, v in optional.items() if v is not None}
-    if gguf_file is None:
-        weights["use_safetensors"] = True
+    with bars_of_transformers(progress):
+        where: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+        if gguf_file is not None:
+            where["gguf_file"] = gguf_file
+        config = transformers.AutoConfig.from_pretrained(name_or_path, **where)
+        auto = _auto_class(transformers, config, name_or_path)
+        optional = {"device_map": device_map, "attn_implementation": attn_implementation}
+        given = {k: v for k, v in optional.items() if v is not None} | model_kwargs
+        model = _model(transformers, auto, name_or_path, dtype=dtype, where=where, given=given)
+        if processor is None:
+            processor = _processor(transformers, auto, name_or_path, where=where)
+        return Loaded(model, processor, *_identity(name_or_path, gguf_file, revision))
+
+
+def _model(
+    transformers: Any, auto: str, name: str, *, dtype: Any, where: dict[str, Any], given: Any
+) -> Any:
+    formats: dict[str, Any] = {}
+    if "gguf_file" not in where:
+        formats["use_safetensors"] = True
     elif hasattr(transformers, "GgufConfig"):
         # Kernels for packed weights compute in float32 and serve one row at a time; a batch is
         # faster through dense ones, and their values are the same.
-        weights["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    weights |= model_kwargs
+        formats["quantization_config"] = transformers.GgufConfig(dequantize=True)
     try:
-        model = getattr(transformers, auto).from_pretrained(
-            name_or_path, dtype=dtype, **where, **weights
+        return getattr(transformers, auto).from_pretrained(
+            name, dtype=dtype, **where, **(formats | given)
         )
     except OSError as error:
         raise ConfigError(
-            f"cannot load the weights of {name_or_path!r}: {error} (only safetensors and GGUF are "
-            "read, as other formats can run code)"
+            f"cannot load the weights of {name!r}: {error} (only safetensors and GGUF are read, as "
+            "other formats can run code)"
         ) from error
-    if processor is None:
-        text_only = auto == "AutoModelForCausalLM"
-        kind = transformers.AutoTokenizer if text_only else transformers.AutoProcessor
-        processor = kind.from_pretrained(name_or_path, **where)
-    folder = Path(name_or_path)
+
+
+def _processor(transformers: Any, auto: str, name: str, *, where: dict[str, Any]) -> Any:
+    """The processor, or the tokenizer of a model that only reads text."""
+    text_only = auto == "AutoModelForCausalLM"
+    kind = transformers.AutoTokenizer if text_only else transformers.AutoProcessor
+    return kind.from_pretrained(name, **where)
+
+
+def _identity(name: str, gguf_file: str | None, revision: str | None) -> tuple[str, str]:
+    """Name and revision for the fingerprint."""
+    folder = Path(name)
     if folder.is_dir():
-        return Loaded(model, processor, folder.resolve().name, digest_of_files(folder, gguf_file))
-    return Loaded(model, processor, name_or_path, _commit(name_or_path, gguf_file, revision))
+        return folder.resolve().name, digest_of_files(folder, gguf_file)
+    return name, _commit(name, gguf_file, revision)
 
 
 def _auto_class(transformers: Any, config: Any, name: str) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 
 from linkedout_lightning.errors import ConfigError
@@ -16,18 +13,22 @@ from linkedout_lightning.tap.tap import VideoLLMTap
 def open_tap(config: ExtractConfig, *, progress: bool = True) -> VideoLLMTap:
     """Load the model that ``config`` names, on its device.
 
+    Args:
+        config: What to load.
+        progress: Show the bars that loading draws.
+
     Raises:
         ConfigError: Model, layers, groups, prompt or device are not usable.
         MissingExtraError: transformers is not installed.
     """
-    with _bars_of_transformers(progress):
-        loaded = load_pretrained(
-            config.model,
-            revision=config.revision,
-            dtype=config.dtype,
-            attn_implementation=config.attention,
-            gguf_file=config.gguf_file,
-        )
+    loaded = load_pretrained(
+        config.model,
+        revision=config.revision,
+        dtype=config.dtype,
+        attn_implementation=config.attention,
+        gguf_file=config.gguf_file,
+        progress=progress,
+    )
     only_reads = not hasattr(loaded.processor, "tokenizer")
     tap = VideoLLMTap(
         loaded.model,
@@ -46,22 +47,3 @@ def open_tap(config: ExtractConfig, *, progress: bool = True) -> VideoLLMTap:
         return tap.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"`device` is {config.device!r}, which is of no use: {error}") from error
-
-
-@contextmanager
-def _bars_of_transformers(shown: bool) -> Iterator[None]:
-    """Loading draws bars of its own, which a quiet job must not."""
-    try:
-        from transformers.utils import logging
-    except ImportError:
-        # Loading itself says what is missing.
-        yield
-        return
-    enabled = logging.is_progress_bar_enabled()
-    if not shown:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 
@@ -33,3 +37,43 @@ class Progress:
 
     def __exit__(self, *exception: object) -> None:
         self._bar.close()
+
+
+@contextmanager
+def bars_of_transformers(shown: bool) -> Iterator[None]:
+    """Whether downloads and loading draw bars of their own, which a quiet job must not.
+
+    Args:
+        shown: False silences them within the block; True changes nothing. Bars that an
+            environment variable of the hub turns on or off stay so.
+    """
+    if shown:
+        yield
+        return
+    import huggingface_hub.utils
+    from transformers import modeling_gguf_pytorch_utils as gguf
+    from transformers.utils import logging
+
+    hub: Any = huggingface_hub.utils  # it types these functions as private
+    ours, theirs = logging.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
+    plain = getattr(gguf, "tqdm", None)
+    _switch(logging.disable_progress_bar)
+    if plain is not None:
+        # De-quantizing draws its bar past transformers' own switch (v5.23).
+        gguf.tqdm = partial(plain, disable=True)
+    try:
+        yield
+    finally:
+        if plain is not None:
+            gguf.tqdm = plain
+        if ours:
+            _switch(logging.enable_progress_bar)
+        if ours != theirs:
+            _switch(hub.enable_progress_bars if theirs else hub.disable_progress_bars)
+
+
+def _switch(change: Any) -> None:
+    """Turn bars on or off; what the environment has fixed is not worth a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        change()

@@ -14,7 +14,9 @@ from tap_oracle import item
 
 from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.tap import VideoLLMTap
+from linkedout_lightning.tap.config import ExtractConfig
 from linkedout_lightning.tap.identity import digest_of_model
+from linkedout_lightning.tap.opening import open_tap
 
 Tiny = Callable[[str], Path]
 
@@ -80,6 +82,22 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
 
 def test_gguf(tmp_path: Path) -> None:
     """A GGUF file made here, with float32 weights, gives the states of the same Llama."""
+    model = write_gguf(tmp_path)
+    tap = VideoLLMTap.from_pretrained(
+        tmp_path, gguf_file="tiny.gguf", dtype="float32", groups=["title", "last"]
+    )
+    output = tap.encode([item("a", "cab"), item("b", "abacus")])
+    assert output.mask.all()
+    ids = tap.prepare.tokenizer("cab", add_special_tokens=False, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        states = model(input_ids=ids, output_hidden_states=True).hidden_states
+    assert oracle.relative_error(output.features[0, 1, 1], states[1][0, -1].double()) < 1e-5
+    assert oracle.relative_error(output.features[0, 0, 0], states[0][0].double().mean(0)) < 1e-5
+    assert str(tap.fingerprint()["revision"]).startswith("sha256:")
+
+
+def write_gguf(folder: Path) -> torch.nn.Module:
+    """Write ``tiny.gguf``, a Llama with float32 weights; returns the model that it holds."""
     gguf = pytest.importorskip("gguf")
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -89,7 +107,7 @@ def test_gguf(tmp_path: Path) -> None:
     symbols = _byte_symbols()
     config = LlamaConfig(**size, **heads, vocab_size=len(symbols), tie_word_embeddings=False)
     model = LlamaForCausalLM(config).eval()
-    writer = gguf.GGUFWriter(tmp_path / "tiny.gguf", "llama")
+    writer = gguf.GGUFWriter(folder / "tiny.gguf", "llama")
     writer.add_context_length(128)
     writer.add_embedding_length(32)
     writer.add_block_count(2)
@@ -126,24 +144,62 @@ def test_gguf(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-
-    tap = VideoLLMTap.from_pretrained(
-        tmp_path, gguf_file="tiny.gguf", dtype="float32", groups=["title", "last"]
-    )
-    output = tap.encode([item("a", "cab"), item("b", "abacus")])
-    assert output.mask.all()
-    ids = tap.prepare.tokenizer("cab", add_special_tokens=False, return_tensors="pt")["input_ids"]
-    with torch.no_grad():
-        states = model(input_ids=ids, output_hidden_states=True).hidden_states
-    assert oracle.relative_error(output.features[0, 1, 1], states[1][0, -1].double()) < 1e-5
-    assert oracle.relative_error(output.features[0, 0, 0], states[0][0].double().mean(0)) < 1e-5
-    assert str(tap.fingerprint()["revision"]).startswith("sha256:")
+    return model
 
 
 def _byte_symbols() -> list[str]:
     from tokenizers import pre_tokenizers
 
     return [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ab", "<|end|>"]
+
+
+@pytest.mark.parametrize("gguf_file", [None, "tiny.gguf"])
+def test_a_quiet_job_draws_no_bar(
+    tiny_video_llm: Tiny,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    gguf_file: str | None,
+) -> None:
+    from huggingface_hub import utils as hub
+    from transformers import modeling_gguf_pytorch_utils as gguf_utils
+    from transformers.utils import logging
+
+    folder = tiny_video_llm("llama") if gguf_file is None else tmp_path
+    if gguf_file is not None:
+        write_gguf(folder)
+    config = ExtractConfig(
+        model=str(folder), out="o", gguf_file=gguf_file, dtype="float32", device="cpu", layers=2
+    )
+
+    def state() -> tuple[object, ...]:
+        hub_shows = not hub.are_progress_bars_disabled()
+        return logging.is_progress_bar_enabled(), hub_shows, gguf_utils.tqdm
+
+    capfd.readouterr()
+    for switch in (logging.enable_progress_bar, logging.disable_progress_bar):
+        switch()
+        before = state()
+        open_tap(config, progress=False)
+        assert state() == before
+        assert "it/s" not in capfd.readouterr().err
+    logging.enable_progress_bar()
+    hub.disable_progress_bars()
+    before = state()
+    open_tap(config, progress=False)
+    assert state() == before
+    hub.enable_progress_bars()
+    open_tap(config, progress=True)
+    assert "it/s" in capfd.readouterr().err
+
+    def fails(*_: object, **__: object) -> None:
+        raise KeyError("no such architecture")
+
+    before = state()
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", fails)
+    with pytest.raises(KeyError):
+        open_tap(config, progress=False)
+    assert state() == before
 
 
 def test_the_real_pretrained_smollm2() -> None:
