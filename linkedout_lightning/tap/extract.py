@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from linkedout_lightning.errors import DataError, VideoDecodeError
-from linkedout_lightning.store import FeatureStore
+from linkedout_lightning.errors import VideoDecodeError
 from linkedout_lightning.tap.config import ExtractConfig
 from linkedout_lightning.tap.items import Item, read_items
+from linkedout_lightning.tap.job import decide
 from linkedout_lightning.tap.plan import (
     Work,
-    plan_work,
     shard_of,
     text_batches,
     text_lengths,
@@ -23,7 +22,7 @@ from linkedout_lightning.tap.plan import (
 from linkedout_lightning.tap.progress import Progress
 from linkedout_lightning.tap.report import ExtractReport
 from linkedout_lightning.tap.running import BatchRunner
-from linkedout_lightning.tap.sink import StoreSink, store_spec
+from linkedout_lightning.tap.sink import StoreSink
 from linkedout_lightning.tap.types import TapInput, TapOutput
 
 if TYPE_CHECKING:
@@ -43,6 +42,7 @@ def extract(
     Items that are in the store unchanged are skipped, changed ones are extracted anew, and an item
     that yields nothing is recorded with its reason. A job may be killed at any instant: the next
     one does the rest, with results equal bit for bit to those of a job that was not disturbed.
+    Where nothing is left to do, the model's weights are not loaded.
 
     Args:
         config: What to do.
@@ -76,28 +76,15 @@ def extract(
     )[: config.limit]
     if config.shard is not None:
         items = shard_of(items, config.shard)
-    if tap is None:
-        from linkedout_lightning.tap.opening import open_tap
-
-        tap = open_tap(config, progress=progress)
-    _check_columns(config, tap, items)
-    sampler = _sampler(config, tap)
-    spec = store_spec(tap, sampler=sampler, dtype=config.store_dtype)
-    store = FeatureStore.create(config.out, spec, exist_ok=True)
-    work = plan_work(
-        items,
-        store,
-        columns=tap.columns,
-        watch=tap.sees,
-        retry_failed=config.retry_failed,
-    )
+    job = decide(config, items, tap=tap, progress=progress)
+    tap, work, store = job.tap, job.work, job.store
     seconds = {"load": time.monotonic() - started, "decode_wait": 0.0}
     runner = BatchRunner(tap)
     with (
         Progress(len(work.todo), shown=progress) as bar,
         StoreSink(store, fingerprints=work.fingerprints) as sink,
     ):
-        _watch(config, work, runner, sampler=sampler, sink=sink, bar=bar, seconds=seconds)
+        _watch(config, work, runner, sampler=job.sampler, sink=sink, bar=bar, seconds=seconds)
         _read(config, work, runner, sink=sink, bar=bar)
     if work.todo and store.pieces > _FEW_PIECES:
         store.compact(keep=timedelta(0))
@@ -120,9 +107,9 @@ def extract(
         seconds={part: round(spent, 3) for part, spent in seconds.items()},
         tokens=runner.tokens,
         store_items=len(store),
-        bytes_per_item=spec.bytes_per_item,
-        versions=spec.versions,
-        notes=tuple(_notes(tap, items, spec.versions, store.spec.versions)),
+        bytes_per_item=job.spec.bytes_per_item,
+        versions=job.spec.versions,
+        notes=tuple(_notes(tap, items, job.spec.versions, store.spec.versions)),
     )
 
 
@@ -190,29 +177,6 @@ def _run(
         failures |= bad
         bar.advance(len(batch), failed=len(bad))
     return outputs, failures
-
-
-def _sampler(config: ExtractConfig, tap: VideoLLMTap) -> FrameSampler | None:
-    """The sampler of a model that sees, whether or not an item has a video today."""
-    if not tap.sees:
-        return None
-    from linkedout_lightning.video import FrameSampler
-
-    return FrameSampler(
-        frames=tap.frames, size=config.size, backend=config.backend, timeout_s=config.timeout
-    )
-
-
-def _check_columns(config: ExtractConfig, tap: VideoLLMTap, items: Sequence[Item]) -> None:
-    if config.items is None or not items:
-        return
-    there = items[0].columns
-    if missing := [name for name in tap.columns if name not in there]:
-        raise DataError(
-            f"the prompt wants the columns {', '.join(missing)}, but {config.items!r} has "
-            f"{', '.join(there) or 'none'} beside ids and videos; change `prompt`, or name the "
-            "column of titles in `title_column`"
-        )
 
 
 def _notes(

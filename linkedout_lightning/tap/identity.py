@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,18 @@ def digest_of_files(folder: Path, gguf_file: str | None = None) -> str:
         files = sorted(file for pattern in _WEIGHT_FILES for file in folder.glob(pattern))
     total = hashlib.sha256()
     for file in files:
+        status = file.stat()
         total.update(file.name.encode())
-        with file.open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
+        total.update(_digest_of_file(file.resolve(), status.st_size, status.st_mtime_ns))
     return f"sha256:{total.hexdigest()}"
+
+
+@lru_cache(maxsize=1024)
+def _digest_of_file(file: Path, size: int, time_ns: int) -> bytes:
+    """SHA-256 of a file, read once a process as long as its size and time stay."""
+    del size, time_ns
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def digest_of_model(model: nn.Module) -> str:

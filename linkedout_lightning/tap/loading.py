@@ -71,13 +71,13 @@ def load_pretrained(
         if gguf_file is not None:
             where["gguf_file"] = gguf_file
         config = transformers.AutoConfig.from_pretrained(name_or_path, **where)
-        auto = _auto_class(transformers, config, name_or_path)
+        auto = auto_class(transformers, config, name_or_path)
         optional = {"device_map": device_map, "attn_implementation": attn_implementation}
         given = {k: v for k, v in optional.items() if v is not None} | model_kwargs
         model = _model(transformers, auto, name_or_path, dtype=dtype, where=where, given=given)
         if processor is None:
-            processor = _processor(transformers, auto, name_or_path, where=where)
-        return Loaded(model, processor, *_identity(name_or_path, gguf_file, revision))
+            processor = load_processor(transformers, auto, name_or_path, where=where)
+        return Loaded(model, processor, *identity(name_or_path, gguf_file, revision))
 
 
 def _model(
@@ -101,22 +101,27 @@ def _model(
         ) from error
 
 
-def _processor(transformers: Any, auto: str, name: str, *, where: dict[str, Any]) -> Any:
+def load_processor(transformers: Any, auto: str, name: str, *, where: dict[str, Any]) -> Any:
     """The processor, or the tokenizer of a model that only reads text."""
     text_only = auto == "AutoModelForCausalLM"
     kind = transformers.AutoTokenizer if text_only else transformers.AutoProcessor
     return kind.from_pretrained(name, **where)
 
 
-def _identity(name: str, gguf_file: str | None, revision: str | None) -> tuple[str, str]:
-    """Name and revision for the fingerprint."""
+def identity(name: str, gguf_file: str | None, revision: str | None) -> tuple[str, str]:
+    """A model's name and revision for the fingerprint."""
     folder = Path(name)
     if folder.is_dir():
         return folder.resolve().name, digest_of_files(folder, gguf_file)
     return name, _commit(name, gguf_file, revision)
 
 
-def _auto_class(transformers: Any, config: Any, name: str) -> str:
+def auto_class(transformers: Any, config: Any, name: str) -> str:
+    """Which of transformers' auto classes makes the model.
+
+    Raises:
+        ConfigError: None of them: the repository holds no language model.
+    """
     remote = getattr(config, "auto_map", None) or {}
     for auto in _CLASSES:
         mapping = getattr(getattr(transformers, auto, None), "_model_mapping", {})

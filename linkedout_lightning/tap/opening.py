@@ -6,7 +6,8 @@ import torch
 
 from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.tap.config import ExtractConfig
-from linkedout_lightning.tap.loading import load_pretrained
+from linkedout_lightning.tap.loading import Loaded, load_pretrained
+from linkedout_lightning.tap.outline import outline_pretrained
 from linkedout_lightning.tap.tap import VideoLLMTap
 
 
@@ -29,8 +30,41 @@ def open_tap(config: ExtractConfig, *, progress: bool = True) -> VideoLLMTap:
         gguf_file=config.gguf_file,
         progress=progress,
     )
+    tap = _tap(config, loaded)
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return tap.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"`device` is {config.device!r}, which is of no use: {error}") from error
+
+
+def outline_tap(config: ExtractConfig, *, progress: bool = True) -> VideoLLMTap | None:
+    """The tap of :func:`open_tap` without weights: it has a fingerprint and cannot extract.
+
+    Returns:
+        None where the model must be loaded to know, or where loading has something to complain of.
+    """
+    if config.gguf_file is not None:
+        return None
+    try:
+        loaded = outline_pretrained(
+            config.model,
+            revision=config.revision,
+            dtype=config.dtype,
+            attn_implementation=config.attention,
+            progress=progress,
+        )
+        return None if loaded is None else _tap(config, loaded)
+    except Exception:
+        # This is a short cut: whatever stands in its way, the long way tells what it is.
+        return None
+
+
+def _tap(config: ExtractConfig, loaded: Loaded) -> VideoLLMTap:
     only_reads = not hasattr(loaded.processor, "tokenizer")
-    tap = VideoLLMTap(
+    return VideoLLMTap(
         loaded.model,
         processor=loaded.processor,
         layers=config.layers,
@@ -40,10 +74,3 @@ def open_tap(config: ExtractConfig, *, progress: bool = True) -> VideoLLMTap:
         model_name=loaded.name,
         revision=loaded.revision,
     )
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return tap.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"`device` is {config.device!r}, which is of no use: {error}") from error
