@@ -23,6 +23,8 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	  || { $(PYTHON) -m pip install --quiet virtualenv && $(PYTHON) -m virtualenv -q $(VENV); }
 	@echo "==> setup: installing linkedout-lightning with its extras, versions from constraints.txt"
 	@$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@echo "==> setup: RecBole, without the packages that it pins and that current Pythons lack"
+	@$(PY) -m pip install --quiet --no-deps -c constraints.txt recbole
 	@echo "==> setup: the packages that only the tests of Hugging Face's video processors load"
 	@$(PY) -m pip install --quiet --no-deps --upgrade --target $(PROCESSORS) -c constraints.txt \
 	  torchvision num2words docopt

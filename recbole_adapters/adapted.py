@@ -1,0 +1,37 @@
+"""The adapted classes by name: ``recbole_adapters.adapted.SASRec``.
+
+RecBole pickles a model's class by module and name into its own checkpoints. These classes read
+their options from the configuration, and are found here again in any process.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_MADE: dict[type[Any], type[Any]] = {}
+
+
+def of(base: type[Any]) -> type[Any]:
+    """The adapted class of a model, the same at each call.
+
+    Args:
+        base: The class of a sequential model.
+    """
+    from recbole_adapters.adapt import make
+
+    if base not in _MADE:
+        own = base.__module__.startswith("recbole.")
+        _MADE[base] = make(base, **({"__module__": __name__} if own else {}))
+    return _MADE[base]
+
+
+def __getattr__(name: str) -> type[Any]:
+    if name.startswith("_"):
+        raise AttributeError(name)
+    from linkedout_lightning.errors import ConfigError
+    from recbole_adapters.slots import find_model
+
+    try:
+        return of(find_model(name))
+    except ConfigError as error:
+        raise AttributeError(str(error)) from None

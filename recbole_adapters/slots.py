@@ -1,0 +1,98 @@
+"""Where each RecBole model keeps its item vectors, and the models that cannot take others."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from functools import cache
+from typing import Any
+
+from linkedout_lightning.errors import ConfigError
+
+SLOTS: dict[str, tuple[str, ...]] = {
+    "HGN": ("item_embedding", "item_embedding_for_prediction"),
+    "NPE": ("item_embedding", "embedding_seq_item"),
+    "FPMC": ("IU_emb", "LI_emb", "IL_emb"),
+    "RepeatNet": ("item_matrix",),
+}
+"""Attributes that hold item vectors, of models that have others than ``item_embedding``."""
+
+STAYS_WITH_IDS: dict[str, str] = {
+    "BERT4Rec": "`output_bias`, one learned number an item, and the vector of the [MASK] token",
+    "TransRec": "`bias`, one learned number an item",
+    "RepeatNet": "`matrix_for_explore` in the explore decoder, which scores items by position in "
+    "the catalogue: only the input side sees the item encoder",
+}
+"""What of a model stays bound to item ids although its item vectors come from an encoder."""
+
+REFUSED: dict[str, str] = {
+    "DIN": "its item vectors are columns of one table of all fields, with no item table to replace",
+    "DIEN": "its item vectors are columns of one table of all fields, with no item table to "
+    "replace",
+    "S3Rec": "it loads pre-trained weights inside its constructor, before an item encoder can take "
+    "the place of its table",
+    "KSR": "it starts from knowledge-graph item vectors that RecBole must be given instead",
+    "GRU4RecKG": "it starts from knowledge-graph item vectors that RecBole must be given instead",
+}
+"""Models that an item encoder cannot be put into, and why."""
+
+
+@cache
+def sequential_models() -> dict[str, str]:
+    """Names of RecBole's sequential models and the modules that hold them."""
+    package = importlib.import_module("recbole.model.sequential_recommender")
+    files = {name for _, name, _ in pkgutil.iter_modules(package.__path__)}
+    return {
+        name: f"{package.__name__}.{name.lower()}"
+        for name, value in vars(package).items()
+        if isinstance(value, type) and name.lower() in files
+    }
+
+
+def find_model(name: str) -> type[Any]:
+    """A sequential model of RecBole by its name.
+
+    Args:
+        name: As RecBole spells it, such as ``SASRec``; case does not matter.
+
+    Raises:
+        ConfigError: No such model, or not a sequential one.
+    """
+    known = sequential_models()
+    spelled = {spelling.lower(): spelling for spelling in known}.get(name.lower())
+    if spelled is None:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        raise ConfigError(
+            f"`model` is {name!r}, which is no sequential model of RecBole; {hint}"
+            f"give one of: {', '.join(sorted(known))}"
+        )
+    found: type[Any] = getattr(importlib.import_module(known[spelled]), spelled)
+    return found
+
+
+def check_adaptable(model: type[Any]) -> None:
+    """Refuse models that cannot take an item encoder.
+
+    Raises:
+        ConfigError: The model is no sequential one, or one of :data:`REFUSED`.
+    """
+    from recbole.model.abstract_recommender import SequentialRecommender
+
+    if not (isinstance(model, type) and issubclass(model, SequentialRecommender)):
+        raise ConfigError(
+            f"`model` is {model!r}, which is no sequential model of RecBole; item encoders take "
+            "the place of the item table of sequential models alone"
+        )
+    for name in (cls.__name__ for cls in model.__mro__):
+        if name in REFUSED:
+            raise ConfigError(f"{name} cannot take an item encoder: {REFUSED[name]}")
+
+
+def slots_of(model: type[Any]) -> tuple[str, ...]:
+    """Names of the attributes of a model that hold item vectors; a subclass has its parent's."""
+    for cls in model.__mro__:
+        if cls.__name__ in SLOTS:
+            return SLOTS[cls.__name__]
+    return ("item_embedding",)
