@@ -7,7 +7,8 @@ is an item's position in the catalogue, from 0.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from inspect import signature
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,6 +77,11 @@ class CatalogueFeatures:
         self._store, self._positions = store, list(positions)
         spec = store.spec
         self._shape = (len(spec.layers), len(spec.slots), int(spec.hidden_size))
+        # Layers to read, each once, and where each position is among them.
+        read = sorted(set(positions))
+        self._partial = len(read) < len(spec.layers) and "layers" in signature(store.get).parameters
+        self._read_layers = [spec.layers[position] for position in read]
+        self._places = [read.index(position) for position in positions]
 
     def __deepcopy__(self, memo: dict[int, object]) -> CatalogueFeatures:
         return self  # read-only, and a copy of a store or of its tensors is never wanted
@@ -86,6 +92,7 @@ class CatalogueFeatures:
     def chunks(self, rows: Sequence[int]) -> Iterator[Chunk]:
         """The features of ``rows``, piece by piece in that order."""
         layers, slots, hidden = self._shape
+        layers = max(len(self._positions), len(self._read_layers) if self._partial else layers)
         step = max(1, CHUNK_BYTES // (layers * slots * hidden * 4))
         for start in range(0, len(rows), step):
             yield self._read([self.item_ids[row] for row in rows[start : start + step]])
@@ -98,21 +105,33 @@ class CatalogueFeatures:
                 f"features have shape {tuple(features.shape)}; expected (n, {layers}, {slots}, "
                 f"{hidden}) as in the store: items, layers, token slots, hidden size"
             )
-        if self._positions == list(range(self._shape[0])):
-            return features
-        return features[:, self._positions]
+        return _at(features, self._positions)
 
     def _read(self, ids: list[str]) -> Chunk:
         present = torch.tensor([i not in self.absent for i in ids], dtype=torch.bool)
         if bool(present.all()):
-            features, mask = self._store.get(ids)
-            return Chunk(self.select(features), mask, present)
-        features = torch.zeros(len(ids), *self._shape)
-        mask = torch.zeros(len(ids), self._shape[1], dtype=torch.bool)
+            return Chunk(*self._get(ids), present)
+        _, slots, hidden = self._shape
+        features = torch.zeros(len(ids), len(self._positions), slots, hidden)
+        mask = torch.zeros(len(ids), slots, dtype=torch.bool)
         if bool(present.any()):
-            found, valid = self._store.get([i for i in ids if i not in self.absent])
+            found, valid = self._get([i for i in ids if i not in self.absent])
             features[present], mask[present] = found.float().cpu(), valid.cpu()
-        return Chunk(self.select(features), mask, present)
+        return Chunk(features, mask, present)
+
+    def _get(self, ids: list[str]) -> tuple[Tensor, Tensor]:
+        """Features ``(n, L, S, D)`` of the layers in use, and mask ``(n, S)``, from the store."""
+        if not self._partial:
+            features, mask = self._store.get(ids)
+            return self.select(features), mask
+        store: Any = self._store
+        features, mask = store.get(ids, layers=self._read_layers)
+        return _at(features, self._places), mask
+
+
+def _at(features: Tensor, layers: list[int]) -> Tensor:
+    """Features at these places of the layer axis, without a copy where they are all of it."""
+    return features if layers == list(range(features.shape[1])) else features[:, layers]
 
 
 class TokenTable:

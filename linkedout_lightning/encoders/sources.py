@@ -27,7 +27,10 @@ class StoreSpecLike(Protocol):
 
 
 class FeatureStoreLike(Protocol):
-    """What is needed of a store; :class:`linkedout_lightning.FeatureStore` is one."""
+    """What is needed of a store; :class:`linkedout_lightning.FeatureStore` is one.
+
+    A ``get`` that takes ``layers=``, the names of the layers to keep, is asked for no others.
+    """
 
     @property
     def spec(self) -> StoreSpecLike: ...  # noqa: D102
@@ -107,7 +110,18 @@ class TensorStore:
         """The ids, in the order of the tensors' rows."""
         return list(self._rows)
 
-    def get(self, item_ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Features ``(n, L, S, D)`` and mask ``(n, S)`` in the order asked."""
-        rows = torch.tensor([self._rows[i] for i in item_ids], device=self._features.device)
-        return self._features[rows], self._mask[rows]
+    def get(
+        self, item_ids: Sequence[str], *, layers: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Features ``(n, L, S, D)`` and mask ``(n, S)`` in the order asked.
+
+        Args:
+            item_ids: n ids.
+            layers: Names of the layers to keep, in that order; None: all.
+        """
+        device = self._features.device
+        rows = torch.tensor([self._rows[i] for i in item_ids], device=device)
+        if layers is None:
+            return self._features[rows], self._mask[rows]
+        places = torch.tensor([self.spec.layers.index(name) for name in layers], device=device)
+        return self._features[rows.unsqueeze(1), places], self._mask[rows]

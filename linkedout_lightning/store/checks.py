@@ -10,7 +10,7 @@ from os.path import isfile
 import torch
 from torch import Tensor
 
-from linkedout_lightning.errors import NonFiniteError, StoreError, StoreSpecError
+from linkedout_lightning.errors import ConfigError, NonFiniteError, StoreError, StoreSpecError
 from linkedout_lightning.store.spec import StoreSpec
 
 _AXES = ("items", "layers", "slots", "hidden_size")
@@ -68,6 +68,22 @@ def check_apart(item_ids: Sequence[str], failures: Mapping[str, str]) -> None:
     """Make sure that no item is given with features and as a failure."""
     if both := failures.keys() & set(item_ids):
         raise StoreError(f"{min(both)!r} is given with features and as a failure")
+
+
+def layer_positions(layers: Sequence[int] | None, spec: StoreSpec) -> list[int] | None:
+    """Places of layers on the L axis; None for all of them as they are.
+
+    Raises:
+        ConfigError: No layer, or one that the store does not have.
+    """
+    if layers is None or tuple(layers) == spec.layers:
+        return None
+    if not layers or (unknown := [name for name in layers if name not in spec.layers]):
+        named = f"holds {', '.join(map(repr, unknown))}" if layers else "is empty"
+        raise ConfigError(
+            f"`layers` {named}; the store has the layers {', '.join(map(str, spec.layers))}"
+        )
+    return [spec.layers.index(name) for name in layers]
 
 
 def fingerprints_by_id(

@@ -20,6 +20,7 @@ from linkedout_lightning.store.checks import (
     check_fit,
     fingerprints_by_id,
     folder_of,
+    layer_positions,
 )
 from linkedout_lightning.store.compaction import compact_table
 from linkedout_lightning.store.faults import as_store_errors, reason
@@ -49,9 +50,8 @@ class FeatureStore:
     """Features of items on disk, made by :meth:`create` or :meth:`open`.
 
     Appends are atomic and several processes may append at once. A killed process loses what it
-    had not appended and harms nothing else. The newest features of an id are the ones that are
-    seen; an object sees the version that it opened, its own writes, and others' after
-    :meth:`refresh`.
+    had not appended and harms nothing else. The newest features of an id are those that are seen;
+    an object sees the version that it opened, its own writes, and others' after :meth:`refresh`.
 
     Example:
         >>> import tempfile, torch
@@ -284,35 +284,46 @@ class FeatureStore:
             self._dataset.delete(f"item_id IN ({quoted})")
             self._index.update(self._dataset)
 
-    def get(self, item_ids: Sequence[str]) -> StoredFeatures:
+    def get(
+        self, item_ids: Sequence[str], *, layers: Sequence[int] | None = None
+    ) -> StoredFeatures:
         """Features of items, in the order asked; ids may repeat.
 
         Args:
             item_ids: ``n`` ids.
+            layers: Names of the layers to keep, in that order; None: all. An item is one piece on
+                disk and all of it is read; memory holds the kept layers and a block of 64 MiB.
 
         Returns:
             ``features (n, L, S, D)`` in the store's dtype and ``mask (n, S)``.
 
         Raises:
             UnknownItemError: Ids without features; the message shows the first few.
+            ConfigError: A layer that the store does not have, or none.
         """
-        return self._at_latest_if_gone(lambda: self._gather(item_ids))
+        places = layer_positions(layers, self._spec)
+        return self._at_latest_if_gone(lambda: self._gather(item_ids, places))
 
     def iter_batches(
-        self, item_ids: Sequence[str] | None = None, *, batch_size: int = 1024
+        self,
+        item_ids: Sequence[str] | None = None,
+        *,
+        batch_size: int = 1024,
+        layers: Sequence[int] | None = None,
     ) -> Iterator[StoreBatch]:
         """Go through items a batch at a time, so that they need not fit into memory.
 
         Args:
-            item_ids: Which items, in this order; by default all, in the order of storage, which is
-                the fastest.
+            item_ids: Which items, in this order; by default all, in the (fast) order of storage.
             batch_size: Items a batch.
+            layers: As for :meth:`get`.
 
         Yields:
             Ids with their features and masks.
 
         Raises:
             UnknownItemError: Ids without features, before anything is read.
+            ConfigError: As `get`.
         """
         if item_ids is None:
             positions = self._index.positions
@@ -320,7 +331,7 @@ class FeatureStore:
         self._check_known(item_ids, self._index.positions)
         for start in range(0, len(item_ids), batch_size):
             batch = list(item_ids[start : start + batch_size])
-            yield StoreBatch(batch, *self.get(batch))
+            yield StoreBatch(batch, *self.get(batch, layers=layers))
 
     @property
     def pieces(self) -> int:
@@ -336,29 +347,20 @@ class FeatureStore:
             keep: Versions younger than this stay on disk, for appends that began on them. A reader
                 of an older one moves on to the latest by itself.
         """
-        # Pieces of this size are left alone, so that compacting often does not write a large store
-        # anew each time.
+        # Pieces of this size are left alone: compacting often must not write a large store anew.
         rows = max(1024, _PIECE_BYTES // self._spec.bytes_per_item)
         with as_store_errors("compact", self.path):
             compact_table(self._dataset, rows_a_piece=rows, keep=keep)
             self._index.update(self._dataset)
 
-    def _gather(self, item_ids: Sequence[str]) -> StoredFeatures:
+    def _gather(self, item_ids: Sequence[str], layers: Sequence[int] | None) -> StoredFeatures:
         self._check_known(item_ids, self._index.positions)
-        count = len(item_ids)
-        wanted = np.fromiter((self._index.positions[i] for i in item_ids), np.int64, count)
-        result = table.Gathered(count, self._spec)
-        # Reading in storage order is what a disk likes; the result is filled in the order asked.
-        order = np.argsort(wanted, kind="stable")
-        step = max(1, _GATHER_BYTES // self._spec.bytes_per_item)
-        for start in range(0, count, step):
-            where = order[start : start + step]
-            rows, inverse = np.unique(wanted[where], return_inverse=True)
-            taken = self._dataset.take(rows, columns=table.FEATURE_COLUMNS)
-            if len(rows) < len(where):
-                taken = taken.take(inverse)
-            result.fill(where, taken)
-        return StoredFeatures(result.features, result.mask)
+        positions = self._index.positions
+        wanted = np.fromiter((positions[i] for i in item_ids), np.int64, len(item_ids))
+        found = table.gather(
+            self._dataset, wanted, spec=self._spec, layers=layers, block_bytes=_GATHER_BYTES
+        )
+        return StoredFeatures(found.features, found.mask)
 
     def _at_latest_if_gone(self, read: Callable[[], _T]) -> _T:
         """Read; again, if a compaction elsewhere has freed the version that this object sees."""

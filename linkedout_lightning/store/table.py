@@ -102,17 +102,22 @@ class Gathered:
     Args:
         count: Number of items ``n``.
         spec: Specification of the store.
+        layers: Places of the layers to keep, in that order; None: all.
     """
 
-    def __init__(self, count: int, spec: StoreSpec) -> None:
-        self.features = torch.empty(count, *spec.shape, dtype=spec.torch_dtype)  # (n, L, S, D)
-        self.mask = torch.empty(count, len(spec.slots), dtype=torch.bool)  # (n, S)
-        self._bits = _bits(self.features.flatten(1)).numpy()  # (n, L * S * D)
+    def __init__(self, count: int, spec: StoreSpec, *, layers: Sequence[int] | None = None) -> None:
+        depth, slots, width = spec.shape
+        kept = depth if layers is None else len(layers)
+        self.features = torch.empty(count, kept, slots, width, dtype=spec.torch_dtype)
+        self.mask = torch.empty(count, slots, dtype=torch.bool)  # (n, S)
+        self._shape = (depth, slots * width)
+        self._layers = None if layers is None else list(layers)
+        self._bits = _bits(self.features.flatten(2)).numpy()  # (n, L, S * D)
         self._flags = self.mask.numpy()
 
     def fill(self, where: np.ndarray[Any, Any], rows: pa.Table) -> None:
         """Put ``rows`` at the positions ``where``."""
-        width, slots = self._bits.shape[1], self._flags.shape[1]
+        slots = self._flags.shape[1]
         start = 0
         for batch in rows.select(FEATURE_COLUMNS).to_batches():
             at = where[start : start + batch.num_rows]
@@ -125,10 +130,46 @@ class Gathered:
                 count=len(values),
                 offset=values.offset * self._bits.itemsize,
             )
-            self._bits[at] = bits.reshape(-1, width)
+            bits = bits.reshape(-1, *self._shape)  # (b, L, S * D)
+            if self._layers is None:
+                self._bits[at] = bits
+            else:
+                for place, layer in enumerate(self._layers):
+                    self._bits[at, place] = bits[:, layer]
             flags = batch.column(1).flatten().to_numpy(zero_copy_only=False)
             self._flags[at] = flags.reshape(-1, slots)
             start += batch.num_rows
+
+
+def gather(
+    dataset: Any,
+    wanted: np.ndarray[Any, np.dtype[np.int64]],
+    *,
+    spec: StoreSpec,
+    layers: Sequence[int] | None,
+    block_bytes: int,
+) -> Gathered:
+    """Rows of a dataset, block by block.
+
+    Args:
+        dataset: The Lance dataset.
+        wanted: Row positions, in the order asked; may repeat.
+        spec: Specification of the store.
+        layers: Places of the layers to keep; None: all.
+        block_bytes: Features that Arrow holds at once.
+    """
+    result = Gathered(len(wanted), spec, layers=layers)
+    # Reading in storage order is what a disk likes; the result is filled in the order asked.
+    order = np.argsort(wanted, kind="stable")
+    step = max(1, block_bytes // spec.bytes_per_item)
+    for start in range(0, len(wanted), step):
+        where = order[start : start + step]
+        rows, inverse = np.unique(wanted[where], return_inverse=True)
+        taken = dataset.take(rows, columns=FEATURE_COLUMNS)
+        if len(rows) < len(where):
+            taken = taken.take(inverse)
+        result.fill(where, taken)
+    return result
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -85,6 +85,49 @@ def test_the_catalogue_has_its_own_order_and_size(catalogue: Catalogue) -> None:
     torch.testing.assert_close(part.all_items()[1:], full(index), atol=1e-6, rtol=1e-5)
 
 
+class LayeredStore(DictStore):
+    """One that can leave layers out, as a feature store can."""
+
+    def __init__(self, catalogue: Catalogue, without: Sequence[str] = ()) -> None:
+        super().__init__(catalogue, without)
+        self.asked: set[tuple[int, ...] | None] = set()
+
+    def get(
+        self, item_ids: Sequence[str], *, layers: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        self.asked.add(layers if layers is None else tuple(layers))
+        features, mask = super().get(item_ids)
+        places = range(LAYERS) if layers is None else [LAYER_NAMES.index(k) for k in layers]
+        return features[:, list(places)], mask
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ({}, None),
+        ({"use_layers": [24]}, (24,)),
+        ({"use_layers": [24, 8]}, (8, 24)),
+        ({"use_layers": [16, 16, 16]}, (16,)),
+        ({"use_layers": [24, 16, 8]}, None),
+        ({"fuser": "last"}, (24,)),
+        ({"fuser": "layer:16"}, (16,)),
+    ],
+)
+@pytest.mark.parametrize("without", [[], ["v10", "v11"]])
+def test_only_the_layers_in_use_are_read(
+    catalogue: Catalogue, without: list[str], options: dict[str, object], asked: object
+) -> None:
+    rule = {"missing": "mean" if without else "error", **options}
+    plain = encoder_of(DictStore(catalogue, without), **rule)
+    store = LayeredStore(catalogue, without)
+    layered = encoder_of(store, **rule)
+    assert torch.equal(plain.all_items(), layered.all_items())
+    assert store.asked == {asked}
+    assert torch.equal(
+        plain.encode_features(catalogue.features), layered.encode_features(catalogue.features)
+    )
+
+
 def test_it_is_read_in_bounded_pieces(
     catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

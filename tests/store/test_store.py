@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from linkedout_lightning.errors import (
+    ConfigError,
     NonFiniteError,
     StoreError,
     StoreSpecError,
@@ -97,6 +98,37 @@ def test_gather_in_pieces_equals_gather_at_once(
     monkeypatch.setattr("linkedout_lightning.store.store._GATHER_BYTES", 300)
     asked = torch.randint(40, (100,)).tolist()
     assert equal_bits(store.get([ids[i] for i in asked]).features, features[asked])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_some_layers_are_a_slice_of_all(
+    tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(layers=(2, 4, 9), dtype=dtype)
+    store = FeatureStore.create(tmp_path / "some", spec)
+    features = torch.randn(40, 3, 3, 5).to(spec.torch_dtype)
+    mask = torch.rand(40, 3) < 0.7
+    ids = [str(i) for i in range(40)]
+    store.append(ids[:9], features[:9], mask[:9])
+    store.append(ids[9:], features[9:], mask[9:])
+    asked = torch.randint(40, (100,)).tolist()
+    for block in (300, 2**20):
+        monkeypatch.setattr("linkedout_lightning.store.store._GATHER_BYTES", block)
+        for layers, places in (
+            ((9,), [2]), ((9, 2), [2, 0]), ((4, 4), [1, 1]), ((2, 4, 9), [0, 1, 2]),
+        ):  # fmt: skip
+            found = store.get([ids[i] for i in asked], layers=layers)
+            assert equal_bits(found.features, features[asked][:, places])
+            assert torch.equal(found.mask, mask[asked])
+    assert store.get([], layers=[4]).features.shape == (0, 1, 3, 5)
+    batches = list(store.iter_batches(batch_size=16, layers=[4]))
+    assert equal_bits(torch.cat([b.features for b in batches]), features[:, 1:2])
+    with pytest.raises(
+        ConfigError, match=r"`layers` holds 1, -1; the store has the layers 2, 4, 9"
+    ):
+        store.get(ids, layers=[4, 1, -1])
+    with pytest.raises(ConfigError, match="`layers` is empty"):
+        store.get(ids, layers=[])
 
 
 def test_replacing_shows_the_newest_once(store: FeatureStore) -> None:
