@@ -100,7 +100,7 @@ def doctor(config: DoctorConfig, *, progress: bool = True) -> Diagnosis:
         The findings in the order in which the parts matter.
     """
     del progress
-    findings = [*_machine(), *_packages(), *_pairs(), *_devices()]
+    findings = [*_machine(), *_packages(), *_pairs(), *_recbole(), *_devices()]
     return Diagnosis(tuple(findings), strict=config.strict)
 
 
@@ -152,6 +152,36 @@ def _pairs() -> Iterator[Finding]:
             "decord and decord2 are both installed and overwrite each other's files",
             "pip uninstall decord decord2 && pip install decord",
         )
+
+
+def _recbole() -> Iterator[Finding]:
+    """RecBole, and the versions beside which its figures are right."""
+    from recbole_adapters.compat import INSTALL, NEEDS, RECBOLE
+
+    recbole, pandas = _version("recbole"), _version("pandas")
+    if not recbole:
+        detail = "optional: RecBole's models with LinkedOut's item vectors"
+        yield Finding("recbole", "missing", detail, INSTALL)
+        return
+    absent = [package for package in NEEDS if not _version(package)]
+    if absent:
+        detail = f"{recbole} imports {', '.join(absent)}, not installed"
+        yield Finding("recbole", "wrong", detail, INSTALL)
+    elif recbole != RECBOLE:
+        detail = f"{recbole}; the adapters are made for {RECBOLE}"
+        yield Finding("recbole", "wrong", detail, f"pip install --no-deps recbole=={RECBOLE}")
+    else:
+        yield Finding("recbole", "ok", f"{recbole} (without ray, which only its tuner imports)")
+    if pandas and int(pandas.partition(".")[0]) >= 3:
+        yield Finding(
+            "pandas",
+            "wrong",
+            f"{pandas}; with pandas 3 RecBole {recbole} turns padding tokens into "
+            "-9223372036854775808 without a word; nothing else here needs pandas",
+            "pip install 'pandas<3'",
+        )
+    elif pandas:
+        yield Finding("pandas", "ok", f"{pandas} (RecBole alone; held below 3 for its sake)")
 
 
 def _torchvision_fault() -> str:

@@ -22,6 +22,7 @@ from typing import Any
 from linkedout_lightning.errors import ConfigError, MissingExtraError
 
 RECBOLE = "1.2.1"
+NEEDS = ("recbole", "pandas", "scipy", "texttable", "colorlog", "colorama")
 INSTALL = f"pip install 'linkedout-lightning[recbole]' && pip install --no-deps recbole=={RECBOLE}"
 
 
@@ -45,7 +46,7 @@ def require_recbole() -> None:
         MissingExtraError: RecBole, or a package that it imports, is not installed.
         ConfigError: A version with which its figures would be wrong.
     """
-    for package in ("recbole", "pandas", "scipy", "texttable", "colorlog", "colorama"):
+    for package in NEEDS:
         if importlib.util.find_spec(package) is None:
             error = MissingExtraError(package, "recbole", "a RecBole model")
             # RecBole pins ray, which has no release for current Pythons, hence two commands.
