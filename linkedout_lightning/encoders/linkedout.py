@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from linkedout_lightning.encoders import provenance
 from linkedout_lightning.encoders.catalogue import CatalogueFeatures, TokenTable
 from linkedout_lightning.encoders.id import IDItemEncoder, known_items
 from linkedout_lightning.encoders.id_fusion import build_id_fusion
@@ -39,7 +40,8 @@ class LinkedOutItemEncoder(nn.Module):
     new item needs, are. Loading other statistics makes the tokens anew at the next use, so that a
     checkpoint gives the same vectors in any process, around any store that has the items.
     Without ID fusion nothing in the ``state_dict`` depends on the catalogue: it loads into an
-    encoder of other items.
+    encoder of other items. It says which model, layers and slots it was trained on, and an
+    encoder of other features refuses it.
 
     **Size of the vectors.** The fused vector is multiplied by a learned scalar that starts at
     :math:`1/\sqrt H`, so that item vectors start with norms from 0.4 to 1, and so do the
@@ -94,6 +96,7 @@ class LinkedOutItemEncoder(nn.Module):
         UnknownItemError: Items that the store (or, for training ids, the catalogue) lacks.
         DataError: At the first use: the training items' features do not vary.
         NonFiniteError: At the first use: they hold NaN or infinity.
+        StoreSpecError: On loading a ``state_dict`` that was trained on other features.
 
     Example:
         >>> features = torch.randn(50, 4, 2, 32)
@@ -153,6 +156,7 @@ class LinkedOutItemEncoder(nn.Module):
         positions = pick_layers(tuple(store.spec.layers), use_layers, fuser)
         #: Names of the L axis that the experts and :meth:`gates` have.
         self.layers = tuple(store.spec.layers[p] for p in positions)
+        self._trained_on = provenance.describe(store.spec, self.layers)
         self._table = TokenTable(
             CatalogueFeatures(store, item_ids, positions=positions, missing=missing),
             fit_rows=rows[:: -(-len(rows) // max_fit_items)],
@@ -339,6 +343,18 @@ class LinkedOutItemEncoder(nn.Module):
     @property
     def _dtype(self) -> torch.dtype:
         return self.scale.dtype
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + provenance.KEY] = provenance.to_tensor(self._trained_on)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # Taken out, so that neither it nor its absence in earlier checkpoints offends `strict`.
+        if (saved := state_dict.pop(key := prefix + provenance.KEY, None)) is not None:
+            provenance.check(saved, self._trained_on, key=key)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _fuse(self, tokens: Tensor, mask: Tensor | None) -> Fused:
         """Tokens ``(L, n, S, R)`` and mask ``(n, S)`` to content vectors ``(n, H)``."""

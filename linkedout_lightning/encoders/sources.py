@@ -44,11 +44,19 @@ class FeatureStoreLike(Protocol):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Names of the axes of tensors that stand in for a store."""
+    """Names of the axes of tensors that stand in for a store.
+
+    Attributes:
+        layers: Names of the L axis.
+        slots: Names of the S axis.
+        hidden_size: D.
+        assumed: Which of these names were made up, as the caller gave none.
+    """
 
     layers: tuple[int, ...]
     slots: tuple[str, ...]
     hidden_size: int
+    assumed: tuple[str, ...] = ()
 
 
 class TensorStore:
@@ -92,6 +100,7 @@ class TensorStore:
             layers=tuple(range(depth) if layers is None else layers),
             slots=tuple((f"slot:{s}" for s in range(width)) if slots is None else slots),
             hidden_size=hidden,
+            assumed=tuple(n for n, v in (("layers", layers), ("slots", slots)) if v is None),
         )
         for name, given, wanted in (
             ("item_ids", len(ids), count),

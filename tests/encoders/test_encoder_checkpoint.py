@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from encoder_catalogue import Catalogue, make_features
+from encoder_catalogue import WIDTH, Catalogue, make_features
 from safetensors.torch import load_file, save_file
 
 from linkedout_lightning.encoders import LinkedOutItemEncoder
+from linkedout_lightning.encoders.sources import TensorStore
+from linkedout_lightning.errors import StoreSpecError
+from linkedout_lightning.store import StoreSpec
 
 # What another process does with the checkpoint: the catalogue is made again, the weights loaded.
 REBUILD = """
@@ -80,9 +84,8 @@ def test_the_state_holds_no_feature(catalogue: Catalogue) -> None:
     assert sizes[0] == sizes[1]  # nothing depends on the catalogue
     assert {"whitening.mean", "whitening.projection"} <= set(sizes[0])
     assert not list(small.buffers())
-    assert {"whitening.mean", "whitening.projection", *dict(small.named_parameters())} == set(
-        sizes[0]
-    )
+    own = {"whitening.mean", "whitening.projection", "trained_on"}
+    assert own | set(dict(small.named_parameters())) == set(sizes[0])
 
 
 def test_a_state_loads_around_any_catalogue(catalogue: Catalogue) -> None:
@@ -109,6 +112,84 @@ def test_loading_the_same_statistics_keeps_the_tokens(catalogue: Catalogue) -> N
     encoder.load_state_dict(encoder.state_dict())
     encoder.prepare()
     assert encoder._table._tokens is tokens
+
+
+def spec_of(**changes: Any) -> StoreSpec:
+    values: dict[str, Any] = {
+        "model": "one", "revision": "abc", "layers": (2, 4, 9), "slots": ("text", "last"),
+        "hidden_size": WIDTH, **changes,
+    }  # fmt: skip
+    return StoreSpec(**values)
+
+
+class SpecifiedStore(TensorStore):
+    """Tensors at hand under a real store's specification."""
+
+    def __init__(self, catalogue: Catalogue, spec: StoreSpec) -> None:
+        super().__init__(catalogue.features[..., : spec.hidden_size], catalogue.mask)
+        self.spec = spec  # type: ignore[assignment]
+
+
+def encoder_on(catalogue: Catalogue, **changes: Any) -> LinkedOutItemEncoder:
+    options = {k: changes.pop(k) for k in ("use_layers", "fuser") if k in changes}
+    store = SpecifiedStore(catalogue, spec_of(**changes))
+    return LinkedOutItemEncoder(store, store.item_ids, dim=8, rank=12, **options).eval()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": "two"}, "model: 'one' in the checkpoint, 'two' here"),
+        ({"revision": "abd"}, "revision: 'abc' in the checkpoint, 'abd' here"),
+        ({"layers": (2, 4, 8)}, "layers: [2, 4, 9] in the checkpoint, [2, 4, 8] here"),
+        ({"use_layers": (9, 4, 2)}, "layers: [2, 4, 9] in the checkpoint, [9, 4, 2] here"),
+        ({"slots": ("title", "last")}, "slots: ['text', 'last'] in the checkpoint, ['title'"),
+        ({"hidden_size": WIDTH - 1}, "hidden_size: 24 in the checkpoint, 23 here"),
+    ],
+)
+def test_weights_of_other_features_are_refused(
+    catalogue: Catalogue, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    trained = torch.nn.ModuleDict({"encoder": encoder_on(catalogue)})
+    torch.save(trained.state_dict(), tmp_path / "weights.pt")
+    state = torch.load(tmp_path / "weights.pt", weights_only=True)
+    other = torch.nn.ModuleDict({"encoder": encoder_on(catalogue, **changes)})
+    before = other["encoder"].scale.clone()
+    with pytest.raises(StoreSpecError, match=re.escape(words)) as caught:
+        other.load_state_dict(state)
+    assert str(caught.value).count("in the checkpoint") == 1
+    assert "without 'encoder.trained_on'" in str(caught.value)
+    assert torch.equal(other["encoder"].scale, before)
+    if "hidden_size" not in changes:
+        state.pop("encoder.trained_on")
+        other.load_state_dict(state)
+
+
+def test_what_the_weights_do_not_depend_on_may_differ(catalogue: Catalogue) -> None:
+    state = encoder_on(catalogue).state_dict()
+    for changes in ({"dtype": "float32"}, {"prompt": "Hi {title}"}, {"versions": {"torch": "9"}}):
+        encoder_on(catalogue, **changes).load_state_dict(state)
+    # A layer that is not used, and names that nobody gave.
+    last = encoder_on(catalogue, fuser="last").state_dict()
+    encoder_on(catalogue, layers=(1, 3, 9), fuser="last").load_state_dict(last)
+    build(catalogue).eval().load_state_dict(state)
+    with pytest.raises(StoreSpecError, match="layers"):
+        build(catalogue, layers=(1, 2, 3)).load_state_dict(state)
+
+
+def test_states_without_a_description_load_as_they_did(catalogue: Catalogue) -> None:
+    trained = encoder_on(catalogue)
+    state = trained.state_dict()
+    state.pop("trained_on")
+    other = encoder_on(catalogue, model="two")
+    other.load_state_dict(state, strict=True)
+    assert torch.equal(other.all_items(), trained.all_items())
+    with pytest.raises(RuntimeError, match=r"Missing key.*scale"):
+        other.load_state_dict({k: v for k, v in state.items() if k != "scale"})
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*odd"):
+        other.load_state_dict(state | {"odd": torch.zeros(1)})
+    with pytest.raises(StoreSpecError, match="'trained_on' of the checkpoint is damaged"):
+        other.load_state_dict(state | {"trained_on": torch.zeros(3, dtype=torch.uint8)})
 
 
 def test_a_state_of_another_shape_is_refused(catalogue: Catalogue) -> None:
