@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recbole_adapters.adapt import with_item_encoder as with_item_encoder
+    from recbole_adapters.atomic import write_inter as write_inter
     from recbole_adapters.launcher import run as run
     from recbole_adapters.options import ItemEncoderOptions as ItemEncoderOptions
     from recbole_adapters.saving import load as load
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "with_item_encoder": "adapt",
+    "write_inter": "atomic",
     "run": "launcher",
     "load": "saving",
     "save": "saving",
     "ItemEncoderOptions": "options",
 }
 
-__all__ = ["ItemEncoderOptions", "load", "run", "save", "with_item_encoder"]
+__all__ = ["ItemEncoderOptions", "load", "run", "save", "with_item_encoder", "write_inter"]
 
 
 def __getattr__(name: str) -> Any:
