@@ -12,19 +12,22 @@ from linkedout_lightning.errors import ConfigError
 
 SLOTS: dict[str, tuple[str, ...]] = {
     "HGN": ("item_embedding", "item_embedding_for_prediction"),
-    "NPE": ("item_embedding", "embedding_seq_item"),
     "FPMC": ("IU_emb", "LI_emb", "IL_emb"),
     "RepeatNet": ("item_matrix",),
 }
 """Attributes that hold item vectors, of models that have others than ``item_embedding``."""
 
 STAYS_WITH_IDS: dict[str, str] = {
-    "BERT4Rec": "`output_bias`, one learned number an item, and the vector of the [MASK] token",
+    "BERT4Rec": "`output_bias`, one learned number an item",
     "TransRec": "`bias`, one learned number an item",
-    "RepeatNet": "`matrix_for_explore` in the explore decoder, which scores items by position in "
-    "the catalogue: only the input side sees the item encoder",
+    "RepeatNet": "`explore_recommendation_decoder.matrix_for_explore`, the weights by which new "
+    "items are scored: the item encoder is seen on the input side alone",
+    "NPE": "`embedding_seq_item`, a second table that RecBole's NPE never reads",
 }
-"""What of a model stays bound to item ids although its item vectors come from an encoder."""
+"""What of a model stays bound to item ids although its item vectors come from an encoder.
+
+Parameters are in backticks, by their names in the model. All other models have none.
+"""
 
 REFUSED: dict[str, str] = {
     "DIN": "its item vectors are columns of one table of all fields, with no item table to replace",

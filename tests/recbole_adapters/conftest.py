@@ -1,0 +1,18 @@
+"""What the tests of the RecBole adapters share."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+from small_world import World, write_dataset, write_store
+
+collect_ignore_glob = [] if importlib.util.find_spec("recbole") else ["test_*.py"]
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A made-up dataset and features of its items."""
+    folder = tmp_path_factory.mktemp("recbole")
+    write_store(folder / "features")
+    return World(write_dataset(folder), folder / "features", folder / "runs")
