@@ -27,13 +27,25 @@ EXIT_INTERRUPTED = 130
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One command: where its configuration and its function live, and what it says of itself."""
+    """One command: where its configuration and its function live, and what it says of itself.
+
+    Attributes:
+        summary: One sentence.
+        config: Module and name of its configuration class.
+        run: Module and name of its function.
+        example: A line to copy.
+        positional: Option that may be given as the first word.
+        details: Module and name of a function that says more for ``--help``.
+        own_config: ``--config`` is a field of its configuration and not a file of all options.
+    """
 
     summary: str
     config: str
     run: str
     example: str
     positional: str | None = None
+    details: str | None = None
+    own_config: bool = False
 
 
 COMMANDS = {
@@ -69,6 +81,17 @@ COMMANDS = {
             "linkedout compare --interactions interactions.parquet --store features/ "
             "--encoders id,linkedout,linkedout+id --seeds 0,1,2 --out runs/compare"
         ),
+    ),
+    "recbole": Command(
+        summary="Train and test a RecBole model, its item table replaced by three lines of YAML.",
+        config="recbole_adapters.command:RecBoleConfig",
+        run="recbole_adapters.command:recbole",
+        example=(
+            "linkedout recbole --model SASRec --dataset ml-100k --config ml-100k linkedout "
+            "--set linkedout.store=features epochs=20"
+        ),
+        details="recbole_adapters.command:details",
+        own_config=True,
     ),
     "inspect": Command(
         summary="Show what a feature store or a video file holds.",
@@ -155,18 +178,29 @@ def _parser(name: str, command: Command, config_class: type[Any]) -> Any:
     usage = f"linkedout {name} [--config FILE.yaml] [options]"
     if command.positional:
         usage = f"linkedout {name} {command.positional.upper()} [options]"
+    elif command.own_config:
+        usage = (
+            f"linkedout {name} --model NAME [--dataset NAME] [--config FILE.yaml ...] "
+            "[--set KEY=VALUE ...] [options]"
+        )
     parser = ArgumentParser(
         prog=f"linkedout {name}",
         usage=usage,
         description=f"{command.summary}\n\nExample: {command.example}",
+        epilog=_load(command.details)() if command.details else None,
         formatter_class=Wide,
     )
-    parser.add_argument(
-        "--config", action="config", help="YAML file with any of the options below as keys."
-    )
+    if not command.own_config:
+        parser.add_argument(
+            "--config", action="config", help="YAML file with any of the options below as keys."
+        )
     parser.add_argument("--json", action="store_true", help="Print the summary as JSON only.")
     parser.add_argument("--quiet", action="store_true", help="Show no progress bar.")
     parser.add_class_arguments(config_class, as_group=False)
+    hints = typing.get_type_hints(config_class)
+    for action in parser._actions:
+        if typing.get_origin(hints.get(action.dest)) is dict:
+            action.metavar = "KEY=VALUE"
     return parser
 
 
@@ -174,10 +208,12 @@ def _in_the_shell_s_way(arguments: list[str], config_class: type[Any]) -> list[s
     """Translate what people type to what the parser reads.
 
     ``--seeds 0 1 2`` and ``--seeds 0,1,2`` stand for ``--seeds=[0,1,2]``, ``--retry-failed`` for
-    ``--retry_failed=true``.
+    ``--retry_failed=true``, ``--set a=1 b.c=2`` for ``--set={"a": 1, "b.c": 2}``; a mapping that
+    is given twice keeps the pairs of both.
     """
     hints = {f"--{name}": hint for name, hint in typing.get_type_hints(config_class).items()}
     result: list[str] = []
+    pairs: dict[str, list[str]] = {}
     position = 0
     while position < len(arguments):
         word = arguments[position]
@@ -197,9 +233,37 @@ def _in_the_shell_s_way(arguments: list[str], config_class: type[Any]) -> list[s
                 values.append(arguments[position])
                 position += 1
             result.append(f"{option}={_as_yaml(values, only_tuple=_only_tuple(hint))}")
+        elif typing.get_origin(hint) is dict and not alone and "=" in arguments[position]:
+            while position < len(arguments) and not _is_option(arguments[position]):
+                pairs.setdefault(option, []).append(arguments[position])
+                position += 1
+        elif typing.get_origin(hint) is dict and equals and "=" in attached:
+            pairs.setdefault(option, []).append(attached)
         else:
             result.append(f"{option}{equals}{attached}")
+    for option, found in pairs.items():
+        of_mappings = typing.get_origin(typing.get_args(hints[option])[1]) is dict
+        result.append(f"{option}={_as_mapping(found, of_mappings=of_mappings)}")
     return result
+
+
+def _as_mapping(pairs: list[str], *, of_mappings: bool) -> str:
+    """JSON of ``key=value`` words; of ``outer.key=value`` words for a mapping of mappings."""
+    from yaml import YAMLError, safe_load
+
+    mapping: dict[str, Any] = {}
+    for pair in pairs:
+        key, _, text = pair.partition("=")
+        try:
+            value = safe_load(text)
+        except YAMLError:
+            value = text
+        outer, dot, inner = key.rpartition(".")
+        if of_mappings and dot:
+            mapping.setdefault(outer, {})[inner] = value
+        else:
+            mapping[key] = value
+    return json.dumps(mapping, default=str)
 
 
 def _as_yaml(values: list[str], *, only_tuple: bool) -> str:
@@ -257,6 +321,7 @@ def _overview() -> str:
         "  linkedout compare --interactions interactions.csv --store features/ --out runs/first",
         "",
         "linkedout COMMAND --help explains every option; each is also a key of --config FILE.yaml.",
+        "(`linkedout recbole --config` takes RecBole's own YAML files instead.)",
     ]
     return "\n".join(lines)
 

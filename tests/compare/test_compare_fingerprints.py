@@ -1,0 +1,48 @@
+"""Finished cells stay valid: the fingerprint of a native cell is what it was when it was trained."""
+
+from __future__ import annotations
+
+import pytest
+
+from linkedout_lightning.compare import CompareConfig
+from linkedout_lightning.compare.plan import plan
+
+# Each was computed by version 0.1.0 before the comparison knew of engines and precision.
+PINNED = {
+    "popularity": "39b1f6e3c363d9423b4652b7964e47abd26c0934a80c29352fb5705d05a9c61a",
+    "id": "79a3fc64aff35a8bf7a13cffc0cd71cb44f4ed5ff625a33fa1bf149163d1be33",
+    "id-dropout": "ea78101c6e6e1a3ac16249196b534a2954c340670723e36ecff6687c44324bb7",
+}
+PINNED_PRESET = "0faeef1181672174f84f41cdfe2fc01b9d5ce04a972600d49af8ad983e08f281"
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """Interactions of fixed bytes; a new version of the package retrains by intention."""
+    monkeypatch.setattr("linkedout_lightning.compare.plan.__version__", "0.1.0")
+    path = tmp_path / "interactions.csv"
+    path.write_text("user_id,item_id,timestamp\nu1,i1,1\nu1,i2,2\nu1,i3,3\n")
+    return str(path)
+
+
+def test_defaults_have_the_fingerprints_that_they_had(table, tmp_path):
+    config = CompareConfig(
+        interactions=table, out=str(tmp_path / "out"), encoders=tuple(PINNED), html=False
+    )
+    assert {cell.encoder: cell.fingerprint for cell in plan(config)} == PINNED
+
+
+def test_preset_and_overrides_have_the_fingerprint_that_they_had(table, tmp_path):
+    [cell] = plan(
+        CompareConfig(
+            interactions=table,
+            out=str(tmp_path / "out"),
+            encoders=("id",),
+            backbones=("gru4rec",),
+            seeds=(3,),
+            preset="microlens",
+            dim=64,
+            overrides={"id/gru4rec": {"lr": 3e-4}},
+        )
+    )
+    assert cell.fingerprint == PINNED_PRESET
