@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from linkedout_lightning.errors import ConfigError, DataError
+from recbole_adapters.sharing import shared
 
 
 class Loaders(NamedTuple):
@@ -76,22 +76,17 @@ def build_loaders(
             f"{config['USER_ID_FIELD']!r}, ITEM_ID_FIELD {config['ITEM_ID_FIELD']!r}, TIME_FIELD "
             f"{config['TIME_FIELD']!r}: {error}"
         ) from error
-    for part, name in zip(parts, Loaders._fields, strict=True):
-        if not len(part):
-            raise DataError(f"the split of {config['dataset']!r} leaves the {name} part empty")
+    _check_sizes(config, parts, world)
     samplers = create_samplers(config, dataset, parts)
+    history = _histories(config, parts) if mask_history else None
     loaders = []
-    for phase, part, sampler in zip(Loaders._fields, parts, samplers, strict=True):
+    for position, phase in enumerate(Loaders._fields):
         kind = get_dataloader(config, phase)
+        if history is not None and phase != "train":
+            kind = _masked(kind, history, part=position)
+        kind = shared(kind, rank=rank, world=world)
         shuffle = config["shuffle"] if phase == "train" else False
-        loaders.append(kind(config, part, sampler, shuffle=shuffle))
-    if mask_history:
-        history = Histories.of(parts)
-        for position, loader in enumerate(loaders[1:], start=1):
-            _mask(loader, history, part=position)
-    if world > 1:
-        for loader in loaders:
-            _share(loader, rank, world)
+        loaders.append(kind(config, parts[position], samplers[position], shuffle=shuffle))
     return Loaders(*loaders)
 
 
@@ -121,17 +116,11 @@ class Histories(NamedTuple):
         users = torch.cat([part.inter_feat[uid] for part in parts])
         targets = torch.cat([part.inter_feat[iid] for part in parts])
         firsts = torch.cat([part.inter_feat[list_field][:, 0] for part in parts])
-        lengths = torch.cat([part.inter_feat[first.item_list_length_field] for part in parts])
         # A user's rows stand in time order part after part; a stable sort keeps that.
         order = torch.argsort(users, stable=True)
         sorted_users = users[order]
         opens = torch.ones(len(order), dtype=torch.bool)
         opens[1:] = sorted_users[1:] != sorted_users[:-1]
-        if not bool((lengths[order][opens] == 1).all()):
-            raise DataError(
-                "a user's first row has more than one item in its list; masking the history needs "
-                "RecBole's own augmentation, one row a prefix, and not `benchmark_filename`"
-            )
         number = opens.cumsum(0) - 1  # of the user
         place = torch.arange(len(order)) + number + 1  # of the row's target in `items`
         items = torch.empty(len(order) + int(opens.sum()), dtype=torch.long)
@@ -158,46 +147,54 @@ class Histories(NamedTuple):
         return row, self.items[start[row] + offset]
 
 
-def _mask(loader: Any, history: Histories, *, part: int) -> None:
-    from recbole.data.dataloader.general_dataloader import FullSortEvalDataLoader
+def _histories(config: Any, parts: Any) -> Histories:
+    if config["benchmark_filename"]:
+        raise ConfigError(
+            "`linkedout.mask_history` needs one row for each prefix of a history, which RecBole "
+            "makes of a plain .inter file; `benchmark_filename` brings rows of its own: leave out "
+            "one of the two"
+        )
+    return Histories.of(parts)
 
-    if not isinstance(loader, FullSortEvalDataLoader):
+
+class _Masked:
+    """Put in front of RecBole's full-ranking loader: takes a user's past out of the ranking."""
+
+    history: Histories
+    part: int
+
+    def collate_fn(self, index: list[int]) -> tuple[Any, Any, Tensor, Tensor]:
+        interaction, _, positive_u, positive_i = super().collate_fn(index)  # type: ignore[misc]
+        row, item = self.history.before(self.part, np.asarray(index))
+        others = item != positive_i[row]  # a target competes even where the user had it before
+        return interaction, (row[others], item[others]), positive_u, positive_i
+
+
+def _masked(kind: type[Any], history: Histories, *, part: int) -> type[Any]:
+    from recbole.data.dataloader import FullSortEvalDataLoader
+
+    if not issubclass(kind, FullSortEvalDataLoader):
         raise ConfigError(
             "`linkedout.mask_history` needs `eval_args.mode: full`; sampled negatives are drawn "
             "by RecBole itself"
         )
-
-    def collate(index: list[int]) -> tuple[Any, Any, Tensor, Tensor]:
-        interaction, _, positive_u, positive_i = type(loader).collate_fn(loader, index)
-        row, item = history.before(part, np.asarray(index))
-        others = item != positive_i[row]  # a target competes even where the user had it before
-        return interaction, (row[others], item[others]), positive_u, positive_i
-
-    loader.collate_fn = collate
+    return type(kind.__name__, (_Masked, kind), {"history": history, "part": part})
 
 
-def _share(loader: Any, rank: int, world: int) -> None:
-    """Deal each batch of a loader out among processes, so that together they see what one sees."""
-    base = type(loader)
-    training = loader.shuffle or hasattr(loader, "neg_sample_num")
-
-    class Shared(base):  # type: ignore[misc, valid-type]
-        #: Rows of the last batch that this process had, and that all had.
-        share = (0, 0)
-
-        def __iter__(self) -> Iterator[Any]:
-            # What a DataLoader draws before its sampler does: every process has the same
-            # generator, hence the order of one process.
-            torch.empty((), dtype=torch.int64).random_(generator=self.generator)
-            for batch in self.batch_sampler:
-                mine = batch[rank::world]
-                self.share = (len(mine), len(batch))
-                if mine or self.in_training:
-                    yield self.collate_fn(mine or batch[:1])
-
-    loader.__class__ = Shared
-    loader.in_training = training
-    loader.shuffle = False  # RecBole would ask the sampler for an epoch that it does not have
+def _check_sizes(config: Any, parts: Any, world: int) -> None:
+    # RecBole's own `LS: valid_only` and `LS: test_only` leave a part out on purpose.
+    left_out = {"valid_only": "test", "test_only": "valid"}
+    split = str((config["eval_args"]["split"] or {}).get("LS"))
+    for part, name in zip(parts, Loaders._fields, strict=True):
+        if not len(part) and name != left_out.get(split):
+            raise DataError(
+                f"the split of {config['dataset']!r} leaves the {name} part empty; a user needs "
+                "three rows at least to have one in each part"
+            )
+    if world > len(parts[0]):
+        raise ConfigError(
+            f"`nproc` is {world}, but there are {len(parts[0])} rows to train on; give less"
+        )
 
 
 def _check_files(config: Any) -> None:

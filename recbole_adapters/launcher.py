@@ -95,6 +95,7 @@ def run(
         config_files: RecBole's YAML files; later ones win.
         config_dict: Settings that win over the files.
         nproc: Processes, one a GPU where there are any; gradients and figures are those of one.
+            Leave it at 1 under ``torchrun``, whose processes are joined.
         out: Folder for the run's files; by default one named after model and dataset in
             ``checkpoint_dir``.
         saved: Keep the best weights and test them; otherwise test the last epoch's.
@@ -109,6 +110,7 @@ def run(
         MissingExtraError: RecBole is not installed.
     """
     from recbole_adapters.compat import require_recbole
+    from recbole_adapters.distributed import launched
 
     require_recbole()
     if isinstance(nproc, bool) or not isinstance(nproc, int) or nproc < 1:
@@ -126,8 +128,16 @@ def run(
         saved=saved,
         verbose=verbose,
     )
+    if launched() is not None:
+        if nproc > 1:
+            raise ConfigError(
+                f"`nproc` is {nproc}, but torchrun has started the processes already; leave it out"
+            )
+        from recbole_adapters.processes import run_launched
+
+        return run_launched(request, out=out is not None)
     if out is None:
-        request = _with_default_folder(request)
+        request = with_default_folder(request)
     if nproc > 1:
         from recbole_adapters.processes import run_processes
 
@@ -138,7 +148,12 @@ def run(
     return figures
 
 
-def _with_default_folder(request: Request) -> Request:
+def with_default_folder(request: Request) -> Request:
+    """A request whose files go to a new folder in ``checkpoint_dir``.
+
+    Args:
+        request: One without a folder.
+    """
     import dataclasses
 
     from recbole_adapters.compat import session

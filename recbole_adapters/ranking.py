@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,13 +63,22 @@ class RankLog:
         self._users.append(users.cpu())
         self._targets.append(targets.cpu())
 
-    def collect(self, gather: Any = None) -> RowRanks | None:
-        """All rows, those of other processes too; None if there were none.
-
-        Args:
-            gather: Joins a tensor's rows over processes; None in a single process.
-        """
+    def rows(self) -> RowRanks | None:
+        """The rows so far, in the order of their batches; None if there were none."""
         if not self._ranks:
             return None
-        columns = [torch.cat(c) for c in (self._users, self._targets, self._ranks)]
-        return RowRanks(*(gather(column) if gather else column for column in columns))
+        return RowRanks(*(torch.cat(c) for c in (self._users, self._targets, self._ranks)))
+
+    @staticmethod
+    def join(parts: Sequence[RowRanks | None], order: Tensor | None) -> RowRanks | None:
+        """The rows of several processes as one.
+
+        Args:
+            parts: What each has; None for one without rows.
+            order: ``(E,)``, where each row stands among the parts put one after another.
+        """
+        found = [part for part in parts if part is not None]
+        if not found:
+            return None
+        columns = [torch.cat(column) for column in zip(*found, strict=True)]
+        return RowRanks(*(column if order is None else column[order] for column in columns))

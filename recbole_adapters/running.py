@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from recbole_adapters.adapt import Adapted, with_item_encoder
 from recbole_adapters.catalogue import Catalogue
 from recbole_adapters.compat import session
 from recbole_adapters.data import Loaders, build_dataset, build_loaders
-from recbole_adapters.distributed import Group
+from recbole_adapters.distributed import Group, devices_of
 from recbole_adapters.launcher import Request, Run, recbole_log
 from recbole_adapters.options import SECTION, ItemEncoderOptions
 from recbole_adapters.ranking import RowRanks
@@ -64,7 +65,10 @@ def read_config(request: Request) -> Any:
             f"{', '.join(f'`{name}`' for name in taken)} start RecBole's own processes, which do "
             "not run on current torch; give `nproc` to `recbole_adapters.run`"
         )
+    for file in request.config_files:
+        _check_file(file)
     model = find_model(request.model) if isinstance(request.model, str) else request.model
+    torch.cuda.is_available()  # before RecBole hides devices, which the driver heeds only once
     try:
         config = Config(
             model=model,
@@ -73,11 +77,27 @@ def read_config(request: Request) -> Any:
             config_dict=dict(request.config_dict),
         )
     except (ValueError, KeyError, TypeError, RuntimeError, NotImplementedError) as error:
-        raise ConfigError(f"RecBole refuses the configuration: {error}") from error
+        message = error.args[0] if error.args else error
+        raise ConfigError(f"RecBole refuses the configuration: {message}") from error
     for name in _OURS:
         if name != "local_rank" and name in config:
             raise ConfigError(f"`{name}` belongs to RecBole's own launcher; give `nproc`")
+    config["device"] = devices_of(config)[0]
     return config
+
+
+def _check_file(file: str) -> None:
+    import yaml
+
+    try:
+        found = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=yaml.FullLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"the configuration file {file!r} is no YAML: {reason}") from error
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"the configuration file {file!r} holds {found!r}; give settings such as `epochs: 50`"
+        )
 
 
 def run_here(
@@ -111,7 +131,7 @@ def _run(
     config = read_config(request)
     group = group or Group(0, 1, config["device"])
     config["device"] = group.device
-    if group.rank:
+    if group.rank or not request.verbose:
         config["show_progress"] = False
     options = ItemEncoderOptions.from_section(config[SECTION])
     init_seed(config["seed"], config["reproducibility"])
@@ -125,8 +145,6 @@ def _run(
     model = build_model(request.model, config, loaders, factory=factory)
     if group.rank:
         torch.manual_seed(config["seed"] + group.rank)
-    config["single_spec"] = group.size == 1
-    config["local_rank"], config["world_size"] = group.rank, group.size
     trainer = make_trainer(
         config,
         model,
@@ -150,16 +168,15 @@ def _run(
         show_progress=bool(config["show_progress"]),
     )
     tested = time.perf_counter()
-    config["single_spec"] = True
     catalogue = Catalogue.of(loaders.train._dataset)
     alignment = getattr(model, "alignment", None)
     figures = Run(
         plain(
             {
-                "best_valid_score": float(best_score),
+                "best_valid_score": float(best_score) if best else None,
                 "valid_score_bigger": config["valid_metric_bigger"],
-                "best_valid_result": best and dict(best),
-                "test_result": test and dict(test),
+                "best_valid_result": best and {name: float(value) for name, value in best.items()},
+                "test_result": test and {name: float(value) for name, value in test.items()},
                 "model": config["model"],
                 "dataset": config["dataset"],
                 "encoder": options.encoder,

@@ -1,14 +1,18 @@
 """RecBole's trainer with checkpoints that are no pickles, and figures over all rows exactly once.
 
-RecBole's own evaluation over several processes rounds each process's figures before it averages
-them, weighs the average by the number of parts of a batch, and counts padded rows twice. Here the
-processes' rows are joined and the figures are taken once.
+RecBole's loop over epochs, its early stopping, optimisers and metrics are its own. What is
+replaced, for one process as for several: an epoch's steps, since RecBole clips gradients that its
+scaler has not unscaled yet; and over several processes its averages, since it rounds each
+process's figures before it averages them, weighs them by the number of parts of a batch, counts
+padded rows twice, prints the loss of one process and names the checkpoint by each process's clock.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from linkedout_lightning.errors import ConfigError, DataError, NonFiniteError
 from recbole_adapters.distributed import Group
 from recbole_adapters.ranking import RankLog, RowRanks
 
@@ -31,16 +36,21 @@ def make_trainer(
         folder: Where the best weights go.
         group: The processes that train together.
         recbole_format: Write RecBole's pickle in place of safetensors.
+
+    Raises:
+        ConfigError: The metric that decides on the best epoch is not among the metrics.
     """
     from recbole.utils import get_trainer
 
+    _check_metric(config)
     base = get_trainer(config["MODEL_TYPE"], config["model"])
     kind = type(base.__name__, (ExactTrainer, base), {"__module__": __name__})
-    with group.wrapping():
+    with _set(config, checkpoint_dir=str(folder)):  # which the constructor makes
         trainer = kind(config, model)
     trainer.group, trainer.recbole_format = group, recbole_format
     suffix = "pth" if recbole_format else "safetensors"
     trainer.saved_model_file = str(folder / f"model.{suffix}")
+    group.copy_first(model)
     return trainer
 
 
@@ -51,12 +61,22 @@ class ExactTrainer:
         group: The processes that train together.
         curve: One point an epoch: ``epoch``, ``train_loss``, ``val`` and ``seconds``.
         evaluated: Ranks of the last evaluation's rows; None if it was not a full ranking.
-        listener: Called after each epoch's training and evaluation with this trainer.
+        listener: Called with this trainer after each epoch, and after its validation if it has one.
     """
 
     group: Group
     recbole_format: bool
     saved_model_file: str
+    # RecBole's:
+    config: Any
+    model: Any
+    optimizer: Any
+    device: torch.device
+    enable_amp: bool
+    enable_scaler: bool
+    clip_grad_norm: Any
+    eval_step: int
+    eval_collector: Any
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)  # type: ignore[call-arg]
@@ -64,28 +84,64 @@ class ExactTrainer:
         self.evaluated: RowRanks | None = None
         self.listener: Any = None
         self._log = RankLog()
+        self._validates = False
+
+    def fit(self, train_data: Any, valid_data: Any = None, *rest: Any, **options: Any) -> Any:
+        """RecBole's own, which gives the best validation score and its figures."""
+        self._validates = bool(valid_data) and self.eval_step > 0
+        return super().fit(train_data, valid_data, *rest, **options)  # type: ignore[misc]
 
     def _train_epoch(
         self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
     ) -> Any:
         started = time.perf_counter()
-        loss_func = loss_func or self.model.calculate_loss  # type: ignore[attr-defined]
-        if self.group.size > 1:
-            loss_func = self._weighted(loss_func, train_data)
-        total = super()._train_epoch(  # type: ignore[misc]
-            train_data, epoch_idx, loss_func=loss_func, show_progress=show_progress
-        )
-        total = self.group.mean(total)
+        self.model.train()
+        loss_func = loss_func or self.model.calculate_loss
+        scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)
+        totals: list[float] = []
+        single = True
+        for batch in _bar(train_data, f"Train {epoch_idx:>5}", shown=show_progress):
+            self.optimizer.zero_grad()
+            losses: tuple[Tensor, ...] = ()
+            if batch is not None:  # a process may have no row of a small batch
+                with torch.autocast(device_type=self.device.type, enabled=self.enable_amp):
+                    found = loss_func(batch.to(self.device))
+                single = not isinstance(found, tuple)
+                losses = (found,) if single else found
+                loss: Any = sum(losses)
+                self._check_nan(loss)
+                scaler.scale(loss).backward()
+            rows = 0 if batch is None else len(batch)
+            share = self.group.average_gradients(self.model.parameters(), rows)
+            totals = totals or [0.0] * len(losses)
+            for position, part in enumerate(losses):
+                totals[position] += part.item() * share
+            if self.clip_grad_norm:
+                scaler.unscale_(self.optimizer)
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
+            scaler.step(self.optimizer)
+            scaler.update()
+        parts = [found for found in self.group.gather(totals) if found]
+        sums = tuple(sum(column) for column in zip(*parts, strict=True))
         self.curve.append(
             {
                 "epoch": epoch_idx + 1,
-                "train_loss": (sum(total) if isinstance(total, tuple) else total)
-                / max(len(train_data), 1),
+                "train_loss": sum(sums) / max(len(train_data), 1),
                 "val": {},
                 "seconds": time.perf_counter() - started,
             }
         )
-        return total
+        validated = self._validates and (epoch_idx + 1) % self.eval_step == 0
+        if not validated and self.listener is not None:
+            self.listener(self)
+        return sums[0] if single else sums
+
+    def _check_nan(self, loss: Any) -> None:
+        if torch.isnan(loss):
+            raise NonFiniteError(
+                f"the training loss of epoch {len(self.curve) + 1} is NaN; a smaller "
+                "`learning_rate`, or `clip_grad_norm: {max_norm: 1.0}`, may hold it"
+            )
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
         score, result = super()._valid_epoch(valid_data, show_progress=show_progress)  # type: ignore[misc]
@@ -94,25 +150,13 @@ class ExactTrainer:
             self.listener(self)
         return score, result
 
-    def _weighted(self, loss_func: Any, train_data: Any) -> Any:
-        """The loss so weighed that DDP's mean over processes is the mean over the batch."""
-
-        def weighted(interaction: Any) -> Any:
-            mine, everyone = train_data.share
-            weight = self.group.size * mine / everyone
-            loss = loss_func(interaction)
-            return tuple(x * weight for x in loss) if isinstance(loss, tuple) else loss * weight
-
-        return weighted
-
     def _full_sort_batch_eval(self, batched_data: Any) -> Any:
         interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(  # type: ignore[misc]
             batched_data
         )
         rows = torch.arange(len(scores), device=positive_u.device)
         if torch.equal(positive_u, rows):  # one target a row
-            users = interaction[self.config["USER_ID_FIELD"]]  # type: ignore[attr-defined]
-            self._log.add(users, positive_i, scores)
+            self._log.add(interaction[self.config["USER_ID_FIELD"]], positive_i, scores)
         return interaction, scores, positive_u, positive_i
 
     def evaluate(
@@ -133,30 +177,106 @@ class ExactTrainer:
         if load_best_model:
             self._load(model_file or self.saved_model_file)
         self._log = RankLog()
-        collector = self.eval_collector  # type: ignore[attr-defined]
-        with self.group.joining(collector), self.group.alone(self.config):  # type: ignore[attr-defined]
+        with self._collecting(eval_data):
             result = super().evaluate(  # type: ignore[misc]
                 eval_data, load_best_model=False, show_progress=show_progress
             )
-        self.evaluated = self._log.collect(self.group.join if self.group.size > 1 else None)
+        self.evaluated = RankLog.join(self.group.gather(self._log.rows()), self._order(eval_data))
         return result
 
+    def _order(self, eval_data: Any) -> Tensor | None:
+        return eval_data.order() if self.group.size > 1 and eval_data else None
+
+    @contextlib.contextmanager
+    def _collecting(self, eval_data: Any) -> Iterator[None]:
+        """Let RecBole's collector hand out the rows of all processes, in the order of one.
+
+        RecBole's own also fails on figures that are no tensors, as ItemCoverage, GiniIndex and
+        the like have them.
+        """
+        collector = self.eval_collector
+
+        def collected() -> Any:
+            from recbole.evaluator.collector import DataStruct
+
+            struct, rows = DataStruct(), {}
+            for name, value in list(collector.data_struct._data_dict.items()):
+                if name in _OF_ROWS:
+                    rows[name] = value.cpu()
+                    del collector.data_struct[name]
+                else:
+                    struct.set(name, value)
+            everyone = self.group.gather(rows)
+            for name in dict.fromkeys(name for part in everyone for name in part):
+                joint = torch.cat([part[name] for part in everyone if name in part])
+                order = self._order(eval_data)
+                if order is not None and len(order) == len(joint):
+                    joint = joint[order]
+                struct.set(name, joint)
+            return struct
+
+        collector.get_data_struct = collected
+        try:
+            yield
+        finally:
+            del collector.get_data_struct
+
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        if self.group.rank:
+            return
         if self.recbole_format:
             super()._save_checkpoint(epoch, verbose=verbose, **kwargs)  # type: ignore[misc]
-        elif self.group.rank == 0:
-            save_weights(self.model, Path(self.saved_model_file))  # type: ignore[attr-defined]
-        self.group.wait()
+        else:
+            save_weights(self.model, Path(self.saved_model_file))
 
     def _load(self, file: str) -> None:
-        model = self.model  # type: ignore[attr-defined]
+        if not self.group.rank:
+            self._load_here(file)
+        # Not from the file: other machines may not see it, or not yet.
+        self.group.copy_first(self.model)
+
+    def _load_here(self, file: str) -> None:
         if not self.recbole_format:
-            load_weights(model, Path(file))
+            load_weights(self.model, Path(file))
             return
         # The pickle that this run itself has written a moment ago; a user's never comes here.
         written = torch.load(file, map_location="cpu", weights_only=False)
-        model.load_state_dict(written["state_dict"])
-        model.load_other_parameter(written.get("other_parameter"))
+        self.model.load_state_dict(written["state_dict"])
+        self.model.load_other_parameter(written.get("other_parameter"))
+
+
+_OF_ROWS = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")
+"""What RecBole's collector has a row of for each evaluated row, and forgets after each use."""
+
+
+def _check_metric(config: Any) -> None:
+    metrics = [metric.lower() for metric in config["metrics"]]
+    name, _, k = config["valid_metric"].lower().partition("@")
+    if name not in metrics or (k and k not in [str(top) for top in config["topk"]]):
+        raise ConfigError(
+            f"`valid_metric` is {config['valid_metric']!r}, which is not among the `metrics` "
+            f"{', '.join(config['metrics'])} at `topk` {', '.join(map(str, config['topk']))}"
+        )
+
+
+def _bar(batches: Any, name: str, *, shown: bool) -> Any:
+    if not shown:
+        return batches
+    from tqdm import tqdm
+
+    return tqdm(batches, total=len(batches), ncols=100, desc=name)
+
+
+@contextlib.contextmanager
+def _set(config: Any, **settings: Any) -> Iterator[None]:
+    before = {name: config[name] for name in settings}
+    for name, value in settings.items():
+        config[name] = value
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            config[name] = value
 
 
 def save_weights(model: Any, file: Path) -> None:
@@ -171,5 +291,15 @@ def save_weights(model: Any, file: Path) -> None:
 
 
 def load_weights(model: Any, file: Path) -> None:
-    """Load what :func:`save_weights` wrote."""
-    model.load_state_dict(load_file(file, device="cpu"))
+    """Load what :func:`save_weights` wrote.
+
+    Raises:
+        DataError: The file is damaged, or holds the weights of another model.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        model.load_state_dict(load_file(file, device="cpu"))
+    except (SafetensorError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0].rstrip(": ")
+        raise DataError(f"{str(file)!r} holds no weights of this model: {first}") from error
