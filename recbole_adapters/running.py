@@ -39,6 +39,7 @@ class Outcome:
         catalogue: The items.
         model: The trained model, with the tested weights.
         config: RecBole's configuration.
+        loaders: The data that it was trained, validated and tested on.
     """
 
     run: Run
@@ -46,6 +47,7 @@ class Outcome:
     catalogue: Catalogue
     model: nn.Module
     config: Any
+    loaders: Loaders
 
 
 def read_config(request: Request) -> Any:
@@ -204,7 +206,7 @@ def _run(
 
         describe(request, config, model, figures, catalogue)
     group.wait()
-    return Outcome(figures, trainer.evaluated, catalogue, model, config)
+    return Outcome(figures, trainer.evaluated, catalogue, model, config, loaders)
 
 
 def build_model(
