@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from linkedout_lightning.errors import ConfigError, DataError
 from linkedout_lightning.fusion.moments import TokenMoments
+from linkedout_lightning.fusion.spectrum import leading_eigenpairs
 
 _log = logging.getLogger(__name__)
 
@@ -131,8 +132,7 @@ class Whitening(nn.Module):
         return self
 
     def _project(self, covariance: Tensor, moments: TokenMoments) -> Tensor:
-        values, vectors = torch.linalg.eigh(covariance)  # ascending
-        values, vectors = values.flip(0)[: self.rank], vectors.flip(1)[:, : self.rank]
+        values, vectors = leading_eigenpairs(covariance, self.rank)
         kept = values > moments.tolerance * values[0].clamp(min=0)
         kept[moments.rank_limit :] = False
         if not kept.any():
@@ -164,9 +164,11 @@ class Whitening(nn.Module):
         if not self.fitted:
             raise DataError("the whitening has no statistics yet: call `fit` or load a state_dict")
         mean, projection = self.mean.to(features.device), self.projection.to(features.device)
-        x = torch.where(mask[:, None, :, None], features.float() - mean, 0.0)
-        x = x.transpose(0, 1)  # (L, B, S, D)
-        batch = x.shape[1]
+        # Turned while still in the features' own type; the difference is float32 at once.
+        x = features.transpose(0, 1).contiguous() - mean.unsqueeze(1)  # (L, B, S, D)
+        if not mask.all():
+            x = x.masked_fill(~mask[:, :, None], 0.0)
+        x, batch = x.float(), x.shape[1]
         with torch.autocast(features.device.type, enabled=False):
             tokens: Tensor = torch.bmm(x.reshape(self.layers, batch * self.slots, -1), projection)
         return tokens.view(self.layers, batch, self.slots, self.rank)

@@ -68,6 +68,7 @@ def test_a_wide_layer_is_summed_in_float32_chunks_and_still_right() -> None:
     moments = TokenMoments(layers=1, slots=1, features=1100)
     for part in x.split(25):
         moments.update(part, mask[: len(part)])
+        assert torch.equal(moments.covariance(), moments.covariance().mT)  # also between chunks
     wanted = np.cov(x[:, 0, 0].double().numpy().T, bias=True)
     scale = np.sqrt(np.outer(wanted.diagonal(), wanted.diagonal()))
     assert np.abs((moments.covariance()[0].numpy() - wanted) / scale).max() < 1e-5
