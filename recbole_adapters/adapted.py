@@ -21,7 +21,7 @@ def of(base: type[Any]) -> type[Any]:
 
     if base not in _MADE:
         own = base.__module__.startswith("recbole.")
-        _MADE[base] = make(base, **({"__module__": __name__} if own else {}))
+        _MADE[base] = make(base, module=__name__) if own else make(base)
     return _MADE[base]
 
 
@@ -29,9 +29,11 @@ def __getattr__(name: str) -> type[Any]:
     if name.startswith("_"):
         raise AttributeError(name)
     from linkedout_lightning.errors import ConfigError
-    from recbole_adapters.slots import find_model
+    from recbole_adapters.slots import check_adaptable, find_model
 
     try:
-        return of(find_model(name))
+        found = find_model(name)
+        check_adaptable(found)
     except ConfigError as error:
         raise AttributeError(str(error)) from None
+    return of(found)

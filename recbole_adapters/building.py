@@ -57,6 +57,7 @@ class OptionsFactory:
         self.store = FeatureStore.open(options.store) if options.store else None
         #: How the dataset and the store met; None before the first encoder, or without a store.
         self.alignment: Alignment | None = None
+        self._first: nn.Module | None = None
 
     def __call__(self, slot: Slot) -> nn.Module:
         """The encoder of a slot.
@@ -98,7 +99,7 @@ class OptionsFactory:
                     f"`linkedout.encoder` is {options.encoder!r}, which fixes `fuser`, `layers` "
                     "and `id_fusion`; leave them out, or take the encoder linkedout"
                 )
-            return build_encoder(
+            encoder = build_encoder(
                 name,
                 store=store,
                 item_ids=catalogue.item_ids,
@@ -106,7 +107,19 @@ class OptionsFactory:
                 settings=settings | {"named_store": False},
                 seed=options.seed,
             )
-        return _linkedout(options, store, catalogue, width, with_id=name.with_id)
+        else:
+            encoder = _linkedout(options, store, catalogue, width, with_id=name.with_id)
+        return self._sharing(encoder)
+
+    def _sharing(self, encoder: nn.Module) -> nn.Module:
+        """Let the encoders of one model keep the features in memory once."""
+        if self._first is None:
+            self._first = encoder
+        else:
+            # Same store, items, layers and options: the same frozen tokens, and one whitening
+            # whose statistics decide for all whether the tokens are still right.
+            encoder.whitening, encoder._table = self._first.whitening, self._first._table
+        return encoder
 
 
 def _linkedout(

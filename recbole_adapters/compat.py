@@ -39,20 +39,39 @@ class Shim:
     hold: Callable[[], contextlib.AbstractContextManager[None]]
 
 
+class MissingRecBoleError(MissingExtraError):
+    """RecBole, or a package that it imports, is not installed.
+
+    Args:
+        package: The package.
+    """
+
+    def __init__(self, package: str) -> None:
+        super().__init__(package, "recbole", "a RecBole model")
+        # RecBole pins ray, which has no release for current Pythons, hence two commands.
+        self.msg = f"a RecBole model needs {package}, which is not installed: {INSTALL}"
+        self.args = (self.msg,)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.package,)
+
+
 def require_recbole() -> None:
     """Check that RecBole can run here.
 
     Raises:
-        MissingExtraError: RecBole, or a package that it imports, is not installed.
+        MissingRecBoleError: RecBole, or a package that it imports, is not installed.
         ConfigError: A version with which its figures would be wrong.
     """
     for package in NEEDS:
         if importlib.util.find_spec(package) is None:
-            error = MissingExtraError(package, "recbole", "a RecBole model")
-            # RecBole pins ray, which has no release for current Pythons, hence two commands.
-            error.args = (f"a RecBole model needs {package}, which is not installed: {INSTALL}",)
-            raise error
-    pandas = importlib.metadata.version("pandas")
+            raise MissingRecBoleError(package)
+    recbole, pandas = (importlib.metadata.version(name) for name in ("recbole", "pandas"))
+    if recbole != RECBOLE:
+        raise ConfigError(
+            f"recbole is {recbole}; the adapters are made for {RECBOLE}, whose faults they answer: "
+            f"pip install --no-deps recbole=={RECBOLE}"
+        )
     if int(pandas.partition(".")[0]) >= 3:
         raise ConfigError(
             f"pandas is {pandas}; RecBole {RECBOLE} needs pandas below 3, with which its padding "
@@ -64,8 +83,10 @@ def require_recbole() -> None:
 def session() -> Iterator[None]:
     """Run RecBole inside; nothing of the process is changed afterwards.
 
+    Sessions may be nested. They change the process while they last, so not two threads at once.
+
     Raises:
-        MissingExtraError: RecBole is not installed.
+        MissingRecBoleError: RecBole is not installed.
         ConfigError: A version with which its figures would be wrong.
     """
     require_recbole()
@@ -168,33 +189,11 @@ def _no_tensorboard() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def distributed_on(device: Any) -> Iterator[None]:
-    """Let RecBole's trainer wrap its model for ``device``.
+def _no_prints() -> Iterator[None]:
+    from recbole.model.sequential_recommender import fearec
 
-    RecBole names a CUDA device and converts to SyncBatchNorm whatever the device is; and it lets
-    DDP send every buffer at every step, frozen whitening statistics among them.
-
-    Args:
-        device: The process's ``torch.device``.
-    """
-    import torch
-    from recbole.trainer import trainer
-
-    wrap = trainer.DistributedDataParallel
-
-    def wrapped(module: Any, device_ids: Any = None) -> Any:
-        del device_ids
-        ids = [device.index] if device.type == "cuda" else None
-        return wrap(module, device_ids=ids, broadcast_buffers=False)
-
-    with (
-        _restored_attributes(trainer, ("DistributedDataParallel",)),
-        _restored_attributes(torch.nn.SyncBatchNorm, ("convert_sync_batchnorm",)),
-    ):
-        trainer.DistributedDataParallel = wrapped
-        if device.type == "cpu":
-            norm: Any = torch.nn.SyncBatchNorm
-            norm.convert_sync_batchnorm = _unchanged
+    with _restored_attributes(fearec, ("print",)):
+        fearec.print = _nothing
         yield
 
 
@@ -215,8 +214,8 @@ def _restored_attributes(owner: Any, names: tuple[str, ...]) -> Iterator[None]:
                 delattr(owner, name)
 
 
-def _unchanged(module: Any) -> Any:
-    return module
+def _nothing(*arguments: Any, **options: Any) -> None:
+    del arguments, options
 
 
 def _readable(owner: Any, name: str) -> bool:
@@ -234,6 +233,7 @@ SHIMS = (
     Shim("RecBole logs to the root logger and configures it", _root_logger),
     Shim("RecBole warns of its own pandas and torch calls", _warnings),
     Shim("every `Trainer` makes a folder `log_tensorboard` where it is run", _no_tensorboard),
+    Shim("FEARec prints its sizes to standard output, where a caller's own results go", _no_prints),
 )
 
 

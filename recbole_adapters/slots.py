@@ -23,6 +23,7 @@ STAYS_WITH_IDS: dict[str, str] = {
     "RepeatNet": "`explore_recommendation_decoder.matrix_for_explore`, the weights by which new "
     "items are scored: the item encoder is seen on the input side alone",
     "NPE": "`embedding_seq_item`, a second table that RecBole's NPE never reads",
+    "GRU4RecKG": "`entity_embedding`, the knowledge-graph vectors that it was given",
 }
 """What of a model stays bound to item ids although its item vectors come from an encoder.
 
@@ -30,13 +31,12 @@ Parameters are in backticks, by their names in the model. All other models have 
 """
 
 REFUSED: dict[str, str] = {
-    "DIN": "its item vectors are columns of one table of all fields, with no item table to replace",
-    "DIEN": "its item vectors are columns of one table of all fields, with no item table to "
-    "replace",
-    "S3Rec": "it loads pre-trained weights inside its constructor, before an item encoder can take "
-    "the place of its table",
-    "KSR": "it starts from knowledge-graph item vectors that RecBole must be given instead",
-    "GRU4RecKG": "it starts from knowledge-graph item vectors that RecBole must be given instead",
+    "DIN": "its item vectors are rows of one table that all columns share; there is no item table "
+    "to take the place of",
+    "DIEN": "its item vectors are rows of one table that all columns share; there is no item table "
+    "to take the place of",
+    "KSR": "RecBole 1.2.1 cannot train it at all, as it multiplies its float32 states with the "
+    "float64 relation vectors that it was given",
 }
 """Models that an item encoder cannot be put into, and why."""
 
@@ -94,8 +94,21 @@ def check_adaptable(model: type[Any]) -> None:
 
 
 def slots_of(model: type[Any]) -> tuple[str, ...]:
-    """Names of the attributes of a model that hold item vectors; a subclass has its parent's."""
+    """Names of the attributes of a model that hold item vectors.
+
+    A class of one's own may name them in ``item_slots``; a subclass has its parent's.
+    """
     for cls in model.__mro__:
+        if "item_slots" in vars(cls):
+            return tuple(vars(cls)["item_slots"])
         if cls.__name__ in SLOTS:
             return SLOTS[cls.__name__]
     return ("item_embedding",)
+
+
+def stays_with_ids(model: type[Any]) -> str | None:
+    """What of a model stays bound to item ids, for people; None: nothing."""
+    found = (
+        STAYS_WITH_IDS[cls.__name__] for cls in model.__mro__ if cls.__name__ in STAYS_WITH_IDS
+    )
+    return next(found, None)

@@ -21,7 +21,8 @@ class ItemTable(nn.Module):
     Inside :meth:`held` the rows are computed at the first use and kept until the end, so that a
     training step encodes the catalogue once however often the model looks items up. Outside, with
     no gradient wanted and the module in evaluation, they are kept for as long as no parameter
-    changes: one encoding an evaluation. In all other cases each use computes them anew.
+    changes: one encoding an evaluation. In all other cases each use computes them anew. The rows
+    are computed, so writing into :attr:`weight` does not last.
 
     Args:
         encoder: An item encoder of N items; ``all_items()`` gives ``(N + 1, H)``.
@@ -61,12 +62,17 @@ class ItemTable(nn.Module):
             if kept.rows is None:
                 kept.rows = self._encode()
             return kept.rows
-        if self.training or torch.is_grad_enabled():
+        if not self.keeps:
             return self._encode()
         state = self._state()
         if kept.rows is None or kept.made_from != state:
             kept.rows, kept.made_from = self._encode(), state
         return kept.rows
+
+    @property
+    def keeps(self) -> bool:
+        """Whether rows outlive their use: in evaluation, where no gradient is wanted."""
+        return not (self.training or torch.is_grad_enabled())
 
     def forward(self, ids: Tensor) -> Tensor:
         """``(…)`` ids to ``(…, H)``."""
@@ -86,6 +92,15 @@ class ItemTable(nn.Module):
             if not kept.depth:
                 kept.rows = None  # and with it the graph
 
+    def auxiliary_loss(self) -> Tensor | None:
+        """What the encoder adds to the loss of the step at hand.
+
+        None outside :meth:`held`, and where nobody has looked an item up in it: the encoder then
+        remembers an earlier step, whose graph is gone.
+        """
+        used = self._kept.depth and self._kept.rows is not None
+        return auxiliary_loss(self.encoder) if used else None
+
     def extra_repr(self) -> str:
         """The sizes, shown by ``print(model)``."""
         return f"{self.num_embeddings}, {self.embedding_dim}"
@@ -93,11 +108,22 @@ class ItemTable(nn.Module):
     def _encode(self) -> Tensor:
         self.encodings += 1
         rows: Tensor = self.encoder.all_items()  # type: ignore[operator]
-        return rows if self.extra is None else torch.cat([rows, self.extra])
+        if self.extra is not None:
+            rows = torch.cat([rows, self.extra.to(rows.dtype)])
+        if torch.is_autocast_enabled(rows.device.type):
+            # A table of parameters stays as it is under autocast, and models count on that.
+            own = next(self.parameters(), rows)
+            rows = rows.to(own.dtype)
+        return rows
 
     def _state(self) -> tuple[Any, ...]:
         tensors = (*self.parameters(), *self.buffers())
-        return tuple((id(t), t._version, t.data_ptr(), t.device) for t in tensors)
+        # Rows made in inference mode are of no use outside, nor autocast's coarser ones.
+        modes = (
+            torch.is_inference_mode_enabled(),
+            any(torch.is_autocast_enabled(kind) for kind in {t.device.type for t in tensors}),
+        )
+        return (modes, *((id(t), t._version, t.data_ptr(), t.device) for t in tensors))
 
 
 class _Kept:
