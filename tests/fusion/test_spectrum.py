@@ -45,7 +45,7 @@ def test_a_wide_matrix_gives_what_its_whole_spectrum_says(
     values, vectors = leading_eigenpairs(matrix, 64)
     assert max(sizes) <= WIDTH // 2  # the whole spectrum was never needed
     wanted = SPECTRA[name][:64]
-    torch.testing.assert_close(values, wanted, rtol=2e-3, atol=1e-12)
+    torch.testing.assert_close(values, wanted, rtol=5e-3, atol=1e-12)
     identity = torch.eye(64, dtype=torch.float64)
     torch.testing.assert_close(vectors.T @ vectors, identity, atol=1e-10, rtol=0)
     diagonal = vectors.T @ matrix @ vectors
