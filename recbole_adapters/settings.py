@@ -25,11 +25,16 @@ class _Loader(yaml.SafeLoader):
     """YAML as RecBole reads it: ``1e-3`` is a number; no tag makes an object."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^(?:[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+|[-+]?[0-9_]*\.[0-9_]+)$"),
-    list("-+0123456789."),
-)
+class _Dumper(yaml.SafeDumper):
+    """Writes what :class:`_Loader` reads: text that looks like such a number is quoted."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+|[0-9_]*\.[0-9_]+)$"),
+        list("-+0123456789."),
+    )
 
 
 def find_files(names: Sequence[str]) -> tuple[str, ...]:
@@ -83,6 +88,13 @@ def read_files(paths: Sequence[str]) -> dict[str, Any]:
             )
         merged |= content
     return merged
+
+
+def write_file(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write settings as a YAML file that RecBole reads."""
+    from linkedout_lightning.compare.files import plain, write_text
+
+    write_text(path, yaml.dump(plain(dict(settings)), Dumper=_Dumper, sort_keys=False))
 
 
 def with_pairs(pairs: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

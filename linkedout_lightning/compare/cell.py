@@ -39,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     torch.set_num_threads(arguments.threads)
     folder = arguments.cell.parent
-    identity = {key: spec[key] for key in ("encoder", "backbone", "seed", "fingerprint")}
-    identity["engine"] = "native"
+    identity = {key: spec[key] for key in ("engine", "encoder", "backbone", "seed", "fingerprint")}
     try:
         result = run_cell(spec, folder)
     except Exception as error:
@@ -64,16 +63,17 @@ def run_cell(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     from safetensors.torch import save_file
 
+    from linkedout_lightning.compare.engines import runner
     from linkedout_lightning.compare.names import parse_encoder
     from linkedout_lightning.compare.summaries import nest_slices, peak_device_mb, peak_mb
-    from linkedout_lightning.compare.training import evaluate_floor, train_and_test
 
     warnings.filterwarnings("ignore", module="lightning")
     started = time.perf_counter()
     settings = spec["settings"]
     stores = [spec["encoder"].partition("+")[0]] if settings.get("named_store") else []
     name = parse_encoder(spec["encoder"], stores=stores)
-    run = train_and_test if name.trains else evaluate_floor
+    engine = runner(spec["engine"])
+    run = engine.train_and_test if name.trains else engine.evaluate_floor
     outcome = run(name, spec, folder)
     metrics, slices = nest_slices(outcome.pop("flat"))
     ranks = outcome.pop("ranks")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from linkedout_lightning.compare.engines import ENGINES, planner
 from linkedout_lightning.compare.names import (
     CONTROLS,
     FLOORS,
@@ -15,60 +16,19 @@ from linkedout_lightning.compare.names import (
     EncoderName,
     parse_encoder,
 )
+from linkedout_lightning.compare.tunables import (
+    BACKBONES,
+    LOSSES,
+    SPLITS,
+    TUNABLE,
+    check_settings,
+    one_of,
+)
 from linkedout_lightning.errors import ConfigError
 
-BACKBONES = ("sasrec", "gru4rec")
-SPLITS = ("leave_one_out", "temporal", "cold_items")
-LOSSES = ("full", "in_batch", "sampled")
+__all__ = ["BACKBONES", "LOSSES", "SPLITS", "TUNABLE", "CompareConfig"]
 
-TUNABLE = (
-    "dim",
-    "rank",
-    "compressor",
-    "queries",
-    "top_k",
-    "temperature",
-    "balance_weight",
-    "id_dropout",
-    "item_dropout",
-    "expert_dropout",
-    "whitening_power",
-    "output_norm",
-    "missing",
-    "blocks",
-    "heads",
-    "gru_layers",
-    "loss",
-    "negatives",
-    "lr",
-    "weight_decay",
-    "dropout",
-    "gradient_clip",
-    "batch_size",
-    "epochs",
-    "patience",
-)
-"""Settings that `overrides` may change for an encoder, a backbone or one pair of them."""
-
-_PRESETS: dict[str | None, dict[str, Any]] = {
-    None: {
-        "split": "leave_one_out",
-        "max_len": 50,
-        "min_len": 3,
-        "duplicates": "drop",
-        "loss": "full",
-        "weight_decay": 0.01,
-    },
-    # The authors' SASRec code: the last 13 items, at most 10 of them inputs.
-    "microlens": {
-        "split": "leave_one_out",
-        "max_len": 10,
-        "min_len": 5,
-        "duplicates": "keep",
-        "loss": "in_batch",
-        "weight_decay": 0.1,
-    },
-}
+_RESERVED = ("id", "id-dropout", "linkedout", *FLOORS, *CONTROLS, *FUSIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +36,26 @@ class CompareConfig:
     """A matrix of encoders x backbones x seeds on one data set.
 
     Args:
-        interactions: Table of interactions: RecBole .inter, MicroLens pairs, Parquet or CSV.
+        engine: native trains this package's models with Lightning; recbole trains RecBole's own
+            sequential models by RecBole's trainer, split and prefix rows.
+        interactions: Table of interactions: RecBole .inter, MicroLens pairs, Parquet or CSV; the
+            engine recbole takes `dataset` in its place.
+        dataset: RecBole's name of the data set, such as ml-100k; engine recbole.
+        recbole_config: RecBole's YAML files, without a `linkedout:` section; later ones win. The
+            name ml-100k stands for a file that comes with this package. Engine recbole.
+        recbole_settings: RecBole's own keys that win over the files, such as {hidden_size: 128};
+            overrides may hold such a mapping too. Engine recbole.
+        mask_history: Take the items that a user had before out of the ranking, as the native engine
+            always does; false is RecBole's own protocol, whose figures do not compare with masked
+            ones. Engine recbole.
         out: Folder for the results; cells that stand there with the same configuration, data and
             features are not run again.
         store: Feature store that linkedout and its controls read.
         stores: Further feature stores by name; each name is an encoder of its own.
         encoders: Rows: popularity, cooccurrence, id, id-dropout, linkedout, random, shuffled, last,
             layer:<k>, mean, concat, weighted-sum, dff, names in `stores`; +id adds an ID vector.
-        backbones: Sequence models: sasrec, gru4rec.
+        backbones: Sequence models: sasrec, gru4rec; with the engine recbole any sequential model by
+            RecBole's name, such as BERT4Rec.
         seeds: One run of each trained cell a seed.
         baseline: Encoder that all others are tested against.
         preset: A published protocol: microlens sets split, lengths, loss and weight decay.
@@ -95,13 +67,15 @@ class CompareConfig:
         test_share: Temporal split: share of the rows for the test.
         cold_share: Share of the items that are cold in the split cold_items.
         split_seed: Seed of the choice of cold items, the same for all cells.
-        max_len: Longest input sequence; none given: the preset's, or 50.
+        max_len: Longest input sequence; none given: the preset's, or 50. With the engine recbole
+            its MAX_ITEM_LIST_LENGTH.
         min_len: Users with fewer interactions are dropped and counted; none given: the preset's,
             or 3.
         user_column: Name of the user column; none given: the format's own.
         item_column: Name of the item column; none given: the format's own.
         time_column: Name of the time column; none given: the format's own.
-        dim: Size of an item vector.
+        dim: Size of an item vector; none given: 128. With the engine recbole the model's own
+            hidden_size or embedding_size; none given: as the model has it.
         rank: Size of a whitened token.
         compressor: Layer token compressor: latent, mlp or mean.
         queries: Learned queries of the latent compressor.
@@ -119,15 +93,21 @@ class CompareConfig:
         gru_layers: Layers of GRU4Rec.
         loss: full, in_batch or sampled; none given: the preset's, or full.
         negatives: Shared negatives of the sampled loss.
-        lr: Learning rate of AdamW.
+        lr: Learning rate of AdamW; none given: 0.001. With the engine recbole its learning_rate,
+            of the optimiser that RecBole's `learner` names; none given: RecBole's.
         weight_decay: Weight decay of AdamW; none given: the preset's, or 0.01.
         dropout: Dropout of the sequence model.
         gradient_clip: Largest gradient norm; 0 for no limit.
-        batch_size: Sequences a training step.
-        eval_batch_size: Users ranked at once.
-        epochs: Most epochs of a cell.
-        patience: Epochs without a better validation figure before a cell stops; 0 for never.
-        monitor: Validation figure that picks the best epoch, such as NDCG@10.
+        precision: Lightning's precision: 32-true, bf16-mixed and others; ranking is always done in
+            float32. RecBole has `enable_amp` among its settings.
+        batch_size: Sequences a training step; none given: 512. With the engine recbole its
+            train_batch_size, prefix rows a step; none given: RecBole's.
+        eval_batch_size: Users ranked at once; none given: 1024, or RecBole's.
+        epochs: Most epochs of a cell; none given: 50, or RecBole's.
+        patience: Epochs without a better validation figure before a cell stops; 0 for never; none
+            given: 5, or RecBole's stopping_step.
+        monitor: Validation figure that picks the best epoch, such as NDCG@10; with the engine
+            recbole its valid_metric.
         ks: Cut-offs of the metrics.
         overrides: Settings of an encoder, a backbone or encoder/backbone that differ from the
             above, for example {id: {lr: 0.0003}, linkedout/gru4rec: {dropout: 0.2}}.
@@ -151,7 +131,12 @@ class CompareConfig:
         (10, 'in_batch', 0.1)
     """
 
-    interactions: str
+    engine: str = "native"
+    interactions: str | None = None
+    dataset: str | None = None
+    recbole_config: tuple[str, ...] = ()
+    recbole_settings: dict[str, Any] = field(default_factory=dict)
+    mask_history: bool = True
     out: str = "runs/compare"
     store: str | None = None
     stores: dict[str, str] = field(default_factory=dict)
@@ -183,7 +168,7 @@ class CompareConfig:
     user_column: str | None = None
     item_column: str | None = None
     time_column: str | None = None
-    dim: int = 128
+    dim: int | None = None
     rank: int = 256
     compressor: str = "latent"
     queries: int = 2
@@ -201,14 +186,15 @@ class CompareConfig:
     gru_layers: int = 1
     loss: str | None = None
     negatives: int = 2048
-    lr: float = 1e-3
+    lr: float | None = None
     weight_decay: float | None = None
     dropout: float = 0.1
     gradient_clip: float = 5.0
-    batch_size: int = 512
-    eval_batch_size: int = 1024
-    epochs: int = 50
-    patience: int = 5
+    precision: str = "32-true"
+    batch_size: int | None = None
+    eval_batch_size: int | None = None
+    epochs: int | None = None
+    patience: int | None = None
     monitor: str = "NDCG@10"
     ks: tuple[int, ...] = (10, 20)
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -224,21 +210,13 @@ class CompareConfig:
     simulation_note: str = ""
 
     def __post_init__(self) -> None:
-        if self.preset not in _PRESETS:
-            raise ConfigError(f"`preset` is {self.preset!r}; give microlens, or none")
-        for name, value in _PRESETS[self.preset].items():
-            given = getattr(self, name)
-            if given is None:
-                object.__setattr__(self, name, value)
-            elif self.preset and name in ("max_len", "min_len") and given != value:
-                raise ConfigError(
-                    f"`{name}` is {given}, but the preset {self.preset!r} fixes it at {value}; "
-                    "drop one of the two"
-                )
+        one_of("engine", self.engine, ENGINES)
         for name in ("encoders", "backbones", "seeds", "ks"):
             self._as_distinct_tuple(name)
+        for name, value in planner(self.engine).complete(self).items():
+            object.__setattr__(self, name, value)
         self._check_matrix()
-        self._check_settings(dataclasses.asdict(self), where="")
+        check_settings(dataclasses.asdict(self), where="")
         self._check_overrides()
 
     def encoder(self, name: str) -> EncoderName:
@@ -252,9 +230,11 @@ class CompareConfig:
             encoder: One of `encoders`.
             backbone: One of `backbones`.
         """
-        chosen = {name: getattr(self, name) for name in TUNABLE}
+        chosen = {name: getattr(self, name) for name in planner(self.engine).TUNABLE}
         for key in (backbone, encoder, f"{encoder}/{backbone}"):
-            chosen |= self.overrides.get(key, {})
+            for name, value in self.overrides.get(key, {}).items():
+                # Mappings of settings add up; a value takes the place of another.
+                chosen[name] = chosen[name] | value if isinstance(value, dict) else value
         return chosen
 
     def store_of(self, encoder: str) -> str | None:
@@ -283,16 +263,12 @@ class CompareConfig:
         for name in self.stores:
             if parse_encoder(name, stores=(name,)).base != name or name in _RESERVED:
                 raise ConfigError(f"`stores` uses the name {name!r}, which has a meaning already")
-        for name in self.backbones:
-            _one_of("backbones", name, BACKBONES)
-        _one_of("split", self.split, SPLITS)
-        _one_of("duplicates", self.duplicates, ("drop", "keep"))
         if any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in self.seeds):
             raise ConfigError(f"`seeds` is {self.seeds}; give integers from 0")
         if any(not isinstance(k, int) or k < 1 for k in self.ks):
             raise ConfigError(f"`ks` is {self.ks}; give cut-offs of at least 1")
         figures = [f"{metric}@{k}" for k in self.ks for metric in ("HR", "NDCG", "MRR")]
-        _one_of("monitor", self.monitor, figures)
+        one_of("monitor", self.monitor, figures)
         if self.simulation_note and not self.simulated:
             raise ConfigError(
                 "`simulation_note` is given, but `simulated` is false; set it to true"
@@ -301,75 +277,16 @@ class CompareConfig:
     def _check_overrides(self) -> None:
         pairs = [f"{e}/{b}" for e in self.encoders for b in self.backbones]
         for key, changes in self.overrides.items():
-            _one_of("overrides", key, [*self.encoders, *self.backbones, *pairs])
+            one_of("overrides", key, [*self.encoders, *self.backbones, *pairs])
             if not isinstance(changes, Mapping):
                 raise ConfigError(f"`overrides[{key!r}]` is {changes!r}; give settings by name")
             for name in changes:
-                _one_of(f"overrides[{key!r}]", name, TUNABLE)
-            defaults = {name: getattr(self, name) for name in TUNABLE}
-            self._check_settings(defaults | dict(changes), where=f"overrides[{key!r}].")
-
-    @staticmethod
-    def _check_settings(values: Mapping[str, Any], *, where: str) -> None:
-        for name, (low, high, kind) in _RANGES.items():
-            value = values.get(name)
-            if value is None:
-                continue
-            right_type = isinstance(value, (int, float) if kind is float else int)
-            if isinstance(value, bool) or not right_type or not low <= value <= high:
-                limits = f"from {low}" if high == _ANY else f"from {low} to {high}"
-                word = "an integer" if kind is int else "a number"
-                raise ConfigError(f"`{where}{name}` is {value!r}; give {word} {limits}")
-        _one_of(f"{where}loss", values["loss"], LOSSES)
-        _one_of(f"{where}missing", values["missing"], ("error", "zero", "mean"))
-        _one_of(f"{where}output_norm", values["output_norm"], ("none", "layer", "unit"))
-        _one_of(f"{where}compressor", values["compressor"], ("latent", "mlp", "mean"))
+                one_of(f"overrides[{key!r}]", name, planner(self.engine).TUNABLE)
+            check_settings(changes, where=f"overrides[{key!r}].")
 
     def missing_files(self) -> list[str]:
         """Paths among the inputs that do not exist."""
-        named = [self.interactions, *([self.store] if self.store else []), *self.stores.values()]
+        named = [path for path in (self.interactions, self.store) if path is not None]
+        named += self.stores.values()
         # A store may lie in an object store; only opening it tells.
         return [path for path in named if "://" not in path and not Path(path).exists()]
-
-
-_ANY = float("inf")
-_RESERVED = ("id", "id-dropout", "linkedout", *FLOORS, *CONTROLS, *FUSIONS)
-_RANGES: dict[str, tuple[float, float, type]] = {
-    "dim": (1, _ANY, int),
-    "rank": (1, _ANY, int),
-    "queries": (1, _ANY, int),
-    "top_k": (1, _ANY, int),
-    "temperature": (1e-6, _ANY, float),
-    "balance_weight": (0, _ANY, float),
-    "id_dropout": (0, 0.99, float),
-    "item_dropout": (0, 0.99, float),
-    "expert_dropout": (0, 0.99, float),
-    "whitening_power": (0, 1, float),
-    "blocks": (1, _ANY, int),
-    "gru_layers": (1, _ANY, int),
-    "heads": (1, _ANY, int),
-    "negatives": (1, _ANY, int),
-    "lr": (1e-12, _ANY, float),
-    "weight_decay": (0, _ANY, float),
-    "dropout": (0, 0.99, float),
-    "gradient_clip": (0, _ANY, float),
-    "batch_size": (1, _ANY, int),
-    "eval_batch_size": (1, _ANY, int),
-    "epochs": (1, _ANY, int),
-    "patience": (0, _ANY, int),
-    "valid_share": (0.001, 0.499, float),
-    "test_share": (0.001, 0.499, float),
-    "cold_share": (0.001, 0.999, float),
-    "split_seed": (0, _ANY, int),
-    "max_len": (1, _ANY, int),
-    "min_len": (1, _ANY, int),
-    "jobs": (1, _ANY, int),
-    "threads": (0, _ANY, int),
-    "devices": (1, _ANY, int),
-    "bootstrap": (100, _ANY, int),
-}
-
-
-def _one_of(name: str, value: Any, legal: Any) -> None:
-    if value not in legal:
-        raise ConfigError(f"`{name}` has {value!r}; give one of: {', '.join(map(str, legal))}")

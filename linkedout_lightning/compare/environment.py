@@ -14,9 +14,15 @@ from typing import Any
 _PACKAGES = ("linkedout-lightning", "torch", "lightning", "torchmetrics", "numpy", "pylance")
 
 
-def environment() -> dict[str, Any]:
-    """Hardware, versions, command and time, JSON-able."""
+def environment(*, recbole: bool = False) -> dict[str, Any]:
+    """Hardware, versions, command and time, JSON-able.
+
+    Args:
+        recbole: Name the versions of RecBole and pandas too.
+    """
     import torch
+
+    packages = (*_PACKAGES, *(("recbole", "pandas") if recbole else ()))
 
     devices = range(torch.cuda.device_count())
     return {
@@ -26,7 +32,7 @@ def environment() -> dict[str, Any]:
         "accelerators": [torch.cuda.get_device_name(i) for i in devices],
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: _version(name) for name in packages},
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -94,7 +94,7 @@ def markdown_table(table: Table, *, simulated: bool) -> str:
 
 def protocol_lines(results: Mapping[str, Any]) -> list[str]:
     """The protocol in a few lines."""
-    protocol, data, settings = results["protocol"], results["data"], results["protocol"]["settings"]
+    protocol, data = results["protocol"], results["data"]
     lines = []
     if data:
         lines.append(
@@ -102,23 +102,38 @@ def protocol_lines(results: Mapping[str, Any]) -> list[str]:
             f"{data['interactions']:,} interactions; training sees {data['train_items']:,} items, "
             f"{data['cold_items']:,} are cold; {data['test_users']:,} test users."
         )
-    preset = f"preset {protocol['preset']}, " if protocol["preset"] else ""
+    lines += protocol["lines"] if "lines" in protocol else _native_lines(protocol)
+    lines.append(f"Ranking: {protocol['ranking']}.")
     lines += [
-        f"Split: {preset}{protocol['split'].replace('_', ' ')}, at most {protocol['max_len']} "
-        f"inputs, users of at least {protocol['min_len']} interactions.",
-        f"Ranking: {protocol['ranking']}.",
+        f"Features: {summary}."
+        for summary in dict.fromkeys(
+            cell["alignment"]["summary"] for cell in results["cells"] if cell.get("alignment")
+        )
+    ]
+    lines += [
         f"Seeds: {', '.join(map(str, protocol['seeds']))}. Choice: {protocol['choice']}.",
         f"Test: {protocol['test']}. The interval is about users; the spread over seeds stands "
         "beside it.",
-        f"Training: dim {settings['dim']}, {settings['loss'].replace('_', '-')} loss, AdamW at "
-        f"{settings['lr']:g} with weight decay {settings['weight_decay']:g}, dropout "
-        f"{settings['dropout']:g}, batches of {settings['batch_size']}, at most "
-        f"{settings['epochs']} epochs, patience {settings['patience']}.",
     ]
     for name, changes in protocol["overrides"].items():
         changed = ", ".join(f"{key} {value}" for key, value in changes.items())
         lines.append(f"Differently for {name}: {changed}.")
     return lines
+
+
+def _native_lines(protocol: Mapping[str, Any]) -> list[str]:
+    settings = protocol["settings"]
+    preset = f"preset {protocol['preset']}, " if protocol["preset"] else ""
+    precision = protocol.get("precision", "32-true")
+    return [
+        f"Split: {preset}{protocol['split'].replace('_', ' ')}, at most {protocol['max_len']} "
+        f"inputs, users of at least {protocol['min_len']} interactions.",
+        f"Training: dim {settings['dim']}, {settings['loss'].replace('_', '-')} loss, AdamW at "
+        f"{settings['lr']:g} with weight decay {settings['weight_decay']:g}, dropout "
+        f"{settings['dropout']:g}, batches of {settings['batch_size']}, at most "
+        f"{settings['epochs']} epochs, patience {settings['patience']}"
+        f"{'' if precision == '32-true' else f', precision {precision}'}.",
+    ]
 
 
 def environment_lines(results: Mapping[str, Any]) -> list[str]:

@@ -9,26 +9,10 @@ from typing import Any
 
 from linkedout_lightning import __version__
 from linkedout_lightning.compare.config import CompareConfig
-from linkedout_lightning.compare.files import content_digest, digest, read_json
+from linkedout_lightning.compare.engines import planner
+from linkedout_lightning.compare.files import digest, read_json
 from linkedout_lightning.errors import ConfigError
 
-ENGINE = "native"
-DATA_SETTINGS = (
-    "format",
-    "preset",
-    "split",
-    "max_len",
-    "min_len",
-    "duplicates",
-    "valid_share",
-    "test_share",
-    "cold_share",
-    "user_column",
-    "item_column",
-    "time_column",
-    "eval_batch_size",
-)
-"""Settings that are arguments of the data module, under the same names."""
 NO_BACKBONE = "none"
 """Backbone of the floors, which are no sequence models."""
 
@@ -44,6 +28,7 @@ class Cell:
         settings: All that decides the result; JSON-able.
         inputs: Digest of the interactions and version of the features.
         folder: Where its files go.
+        engine: What trains it.
     """
 
     encoder: str
@@ -52,6 +37,7 @@ class Cell:
     settings: dict[str, Any]
     inputs: dict[str, Any]
     folder: Path
+    engine: str = "native"
 
     @property
     def label(self) -> str:
@@ -65,7 +51,7 @@ class Cell:
         """Changes with anything that could change the result."""
         return digest(
             {
-                "engine": ENGINE,
+                "engine": self.engine,
                 "encoder": self.encoder,
                 "backbone": self.backbone,
                 "seed": self.seed,
@@ -86,6 +72,7 @@ class Cell:
     def to_json(self) -> dict[str, Any]:
         """What the cell's own process needs."""
         return {
+            "engine": self.engine,
             "encoder": self.encoder,
             "backbone": self.backbone,
             "seed": self.seed,
@@ -94,7 +81,7 @@ class Cell:
         }
 
 
-_NOT_RESULT = ("interactions", "store", "accelerator", "keep_checkpoints")
+_NOT_RESULT = ("interactions", "data_path", "gpu_id", "store", "accelerator", "keep_checkpoints")
 
 
 def plan(config: CompareConfig) -> list[Cell]:
@@ -106,7 +93,8 @@ def plan(config: CompareConfig) -> list[Cell]:
     missing = config.missing_files()
     if missing:
         raise ConfigError(f"no such file or folder: {', '.join(map(repr, missing))}")
-    data = content_digest(Path(config.interactions))
+    engine = planner(config.engine)
+    data = engine.inputs(config)
     versions: dict[str, dict[str, Any]] = {}
     floors = [(name, NO_BACKBONE, config.seeds[0]) for name in _named(config, trains=False)]
     trained = [
@@ -118,7 +106,7 @@ def plan(config: CompareConfig) -> list[Cell]:
     cells = []
     for encoder, backbone, seed in floors + trained:
         store = config.store_of(encoder)
-        inputs: dict[str, Any] = {"interactions": data}
+        inputs = dict(data)
         if store is not None:
             if store not in versions:
                 versions[store] = store_version(store)
@@ -128,9 +116,10 @@ def plan(config: CompareConfig) -> list[Cell]:
                 encoder=encoder,
                 backbone=backbone,
                 seed=seed,
-                settings=_settings(config, encoder, backbone, store),
+                settings=engine.settings(config, encoder, backbone, store),
                 inputs=inputs,
                 folder=Path(config.out) / "cells" / _folder_name(encoder, backbone, seed),
+                engine=config.engine,
             )
         )
     return cells
@@ -158,22 +147,6 @@ def store_version(path: str) -> dict[str, Any]:
 
 def _named(config: CompareConfig, *, trains: bool) -> list[str]:
     return [name for name in config.encoders if config.encoder(name).trains == trains]
-
-
-def _settings(
-    config: CompareConfig, encoder: str, backbone: str, store: str | None
-) -> dict[str, Any]:
-    settings = {name: getattr(config, name) for name in (*DATA_SETTINGS, "ks", "split_seed")}
-    settings |= {
-        "interactions": str(Path(config.interactions).absolute()),
-        "store": str(Path(store).absolute()) if store else None,
-    }
-    if config.encoder(encoder).trains:
-        settings |= config.settings(encoder, backbone)
-        for name in ("monitor", "accelerator", "keep_checkpoints"):
-            settings[name] = getattr(config, name)
-        settings["named_store"] = config.encoder(encoder).base in config.stores
-    return settings
 
 
 def _folder_name(encoder: str, backbone: str, seed: int) -> str:

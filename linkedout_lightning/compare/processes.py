@@ -17,7 +17,10 @@ from linkedout_lightning.compare.files import read_json, write_json
 from linkedout_lightning.compare.plan import Cell
 
 _POLL_SECONDS = 0.1
-_WRITTEN = ("result.json", "progress.json", "ranks.safetensors", "best.ckpt")
+_WRITTEN = (
+    "result.json", "progress.json", "ranks.safetensors", "best.ckpt", "model.safetensors",
+    "run.json", "items.json",
+)  # fmt: skip
 
 
 @dataclass

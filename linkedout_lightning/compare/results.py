@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from linkedout_lightning.compare.config import TUNABLE, CompareConfig
+from linkedout_lightning.compare.config import CompareConfig
+from linkedout_lightning.compare.engines import planner
 from linkedout_lightning.compare.environment import environment
 from linkedout_lightning.compare.files import plain
 from linkedout_lightning.compare.findings import find
@@ -29,7 +30,7 @@ from linkedout_lightning.evaluation.significance import (
 _OF_CELL = (
     "encoder", "backbone", "engine", "seed", "metrics", "slices", "parameters",
     "parameters_by_part", "seconds", "seconds_by_part", "peak_mb", "peak_device_mb", "best_epoch",
-    "best_val", "curve", "gates",
+    "best_val", "curve", "gates", "alignment",
 )  # fmt: skip
 
 
@@ -55,7 +56,7 @@ def collect(
         "title": config.title,
         "simulated": config.simulated,
         "simulation_note": config.simulation_note,
-        "environment": environment(),
+        "environment": environment(recbole=config.engine == "recbole"),
         "protocol": _protocol(config),
         "data": next((result["data"] for result in results.values()), None),
         "encoders": {
@@ -266,22 +267,15 @@ def _pairs(names: Mapping[str, EncoderName], baseline: str) -> list[tuple[str, s
 
 
 def _protocol(config: CompareConfig) -> dict[str, Any]:
-    names = (
-        "preset", "split", "max_len", "min_len", "seeds", "baseline", "monitor", "ks", "bootstrap"
-    )  # fmt: skip
+    names = ("engine", "seeds", "baseline", "monitor", "ks", "bootstrap", "overrides")
     return {
         **{name: getattr(config, name) for name in names},
-        "data": Path(config.interactions).name,
         "stores": {
             name: Path(path).name
             for name, path in {"store": config.store, **config.stores}.items()
             if path
         },
-        "settings": {name: getattr(config, name) for name in TUNABLE},
-        "overrides": config.overrides,
-        "ranking": "the whole catalogue, items of the user's history left out, ties against the "
-        "model, one target a user, NDCG = 1/log2(rank + 1)",
-        "choice": f"the epoch with the best validation {config.monitor}; the test is read once",
         "test": f"paired bootstrap over users, {config.bootstrap} resamples, 95 % interval of the "
         "difference of means, each user's value averaged over the seeds",
+        **planner(config.engine).protocol(config),
     }

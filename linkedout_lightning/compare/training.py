@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from linkedout_lightning.compare.features import build_encoder
 from linkedout_lightning.compare.names import EncoderName
-from linkedout_lightning.compare.plan import DATA_SETTINGS
+from linkedout_lightning.compare.native import DATA_SETTINGS, DEFAULT_PRECISION
 from linkedout_lightning.compare.recording import Recorder
 from linkedout_lightning.compare.summaries import count_parameters, gate_summary
 from linkedout_lightning.data import InteractionDataModule
@@ -102,6 +102,7 @@ def train_and_test(name: EncoderName, spec: dict[str, Any], folder: Path) -> dic
     trainer = pl.Trainer(
         accelerator=settings["accelerator"],
         devices=1,
+        precision=settings.get("precision", DEFAULT_PRECISION),
         max_epochs=settings["epochs"],
         gradient_clip_val=settings["gradient_clip"] or None,
         callbacks=callbacks,

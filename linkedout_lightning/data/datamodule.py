@@ -14,6 +14,7 @@ from torch import Tensor
 
 from linkedout_lightning.data.interactions import Interactions
 from linkedout_lightning.data.loaders import EvalLoader, Share, TrainLoader, distributed_share
+from linkedout_lightning.data.popularity import popularity_slices
 from linkedout_lightning.data.readers import read_interactions
 from linkedout_lightning.data.report import DataReport
 from linkedout_lightning.data.sequences import windows
@@ -276,16 +277,7 @@ class InteractionDataModule(LightningDataModule):
         ``decile_1`` (most popular) to ``decile_10`` hold equally many *items* of those that
         training sees, ordered by their count there (ties by index); ``cold`` holds the others.
         """
-        counts = self.train_counts
-        warm = (counts > 0).nonzero()[:, 0]
-        by_popularity = warm[counts[warm].argsort(descending=True, stable=True)]
-        slices = {}
-        for number, part in enumerate(by_popularity.tensor_split(10), start=1):
-            slices[f"decile_{number}"] = torch.zeros(len(counts), dtype=torch.bool)
-            slices[f"decile_{number}"][part] = True
-        slices["cold"] = counts == 0
-        slices["cold"][0] = False
-        return slices
+        return popularity_slices(self.train_counts)
 
     def _ready(self) -> Split:
         if self._split is None:

@@ -1,4 +1,4 @@
-"""Finished cells stay valid: the fingerprint of a native cell is what it was when it was trained."""
+"""Finished cells stay valid: a native cell has the fingerprint with which it was trained."""
 
 from __future__ import annotations
 
