@@ -11,6 +11,7 @@ an environment with a matching torchvision of its own never gets to it.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
@@ -48,9 +49,21 @@ class _Finder(DistributionFinder):
 _library = None
 
 
+def _of_another_build() -> bool:
+    """Whether the folder's torchvision is built for CUDA and torch is not.
+
+    A pair that matches registers the operators itself, and ends the process if they are there.
+    """
+    import torch
+
+    version = (FOLDER / "torchvision" / "version.py").read_text(encoding="utf-8")
+    cuda = re.search(r"^cuda\b.*=\s*(.+)$", version, re.MULTILINE)
+    return cuda is not None and cuda[1].strip() != "None" and torch.version.cuda is None
+
+
 def _declare_operators() -> None:
     global _library
-    if _library is not None:
+    if _library is not None or not _of_another_build():
         return
     import torch
 
