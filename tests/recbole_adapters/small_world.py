@@ -62,6 +62,35 @@ def write_dataset(folder: Path, name: str = "tiny") -> Path:
     return folder
 
 
+def write_knowledge(place: Path) -> dict[str, Any]:
+    """A knowledge graph with vectors beside a dataset's files, and the settings that name it."""
+    draw = np.random.default_rng(1)
+    entities = [f"e{item}" for item in ITEM_IDS] + [f"x{kind}" for kind in range(KINDS)]
+
+    def vector() -> str:
+        return " ".join(f"{value:.4f}" for value in draw.normal(size=16))
+
+    files = {
+        "kg": ["head_id:token\trelation_id:token\ttail_id:token"]
+        + [f"e{item}\tr{kind_of(item) % 3}\tx{kind_of(item)}" for item in ITEM_IDS],
+        "link": ["item_id:token\tentity_id:token"] + [f"{item}\te{item}" for item in ITEM_IDS],
+        "ent": ["ent_id:token\tent_emb:float_seq"] + [f"{e}\t{vector()}" for e in entities],
+        "rel": ["rel_id:token\trel_emb:float_seq"] + [f"r{k}\t{vector()}" for k in range(3)],
+    }
+    for suffix, lines in files.items():
+        (place / f"{place.name}.{suffix}").write_text("\n".join(lines) + "\n")
+    columns = {s: [c.partition(":")[0] for c in lines[0].split("\t")] for s, lines in files.items()}
+    return {
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"], **columns},
+        "additional_feat_suffix": ["ent", "rel"],
+        "alias_of_entity_id": ["ent_id"],
+        "alias_of_relation_id": ["rel_id"],
+        "preload_weight": {"ent_id": "ent_emb", "rel_id": "rel_emb"},
+        "kg_embedding_size": 16,
+        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"},
+    }
+
+
 def write_store(
     folder: Path, item_ids: tuple[str, ...] = ITEM_IDS, *, hidden: int = 12
 ) -> FeatureStore:
@@ -128,21 +157,27 @@ class PlainRun:
 
     Attributes:
         losses: Sum of the training loss of each epoch.
-        valid: Figures of the best validation.
+        valid: Figures of the best validation; None without validation.
         test: Figures of the test with the best weights.
         model: The model with the best weights.
+        file: RecBole's checkpoint of it.
     """
 
     losses: list[float]
-    valid: dict[str, float]
+    valid: dict[str, float] | None
     test: dict[str, float]
     model: Any
+    file: Path
 
 
-def run_plain(model: str, settings: dict[str, Any]) -> PlainRun:
+def run_plain(model: str | type[Any], settings: dict[str, Any]) -> PlainRun:
     """RecBole's ``run_recbole``, line by line, without its FLOP counter and its log files.
 
     Nothing of this package's takes part but :func:`recbole_adapters.compat.session`.
+
+    Args:
+        model: Name of one of its models, or a class to put in its place.
+        settings: The configuration.
     """
     from recbole_adapters.compat import session
 
@@ -156,12 +191,14 @@ def run_plain(model: str, settings: dict[str, Any]) -> PlainRun:
         dataset = create_dataset(config)
         train, valid, test = data_preparation(config, dataset)
         init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-        built = get_model(config["model"])(config, train._dataset).to(config["device"])
-        trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, built)
+        kind = get_model(config["model"]) if isinstance(model, str) else model
         # Its checkpoint is a pickle of its own classes, which torch no longer loads unasked.
         with patch.dict("os.environ", TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1"):
             warnings.filterwarnings("ignore", message="Environment variable TORCH_FORCE")
+            built = kind(config, train._dataset).to(config["device"])
+            trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, built)
             _, best = trainer.fit(train, valid, saved=True, show_progress=False)
             figures = trainer.evaluate(test, load_best_model=True, show_progress=False)
     losses = [float(loss) for _, loss in sorted(trainer.train_loss_dict.items())]
-    return PlainRun(losses, dict(best), dict(figures), built)
+    valid = None if best is None else dict(best)
+    return PlainRun(losses, valid, dict(figures), built, Path(trainer.saved_model_file))

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from small_world import ITEMS, World, run_plain
+from small_world import ITEMS, PlainRun, World, run_plain, write_knowledge
 
+from linkedout_lightning.errors import ConfigError
 from recbole_adapters.launcher import Request
 from recbole_adapters.running import Outcome, run_here
 from recbole_adapters.slots import STAYS_WITH_IDS, slots_of
@@ -23,7 +24,7 @@ from recbole_adapters.table import ItemTable
 MODELS = (
     "SASRec", "GRU4Rec", "NextItNet", "CORE", "NARM", "STAMP", "LightSANs", "SRGNN", "GCSAN",
     "Caser", "SINE", "SHAN", "HRM", "FOSSIL", "FEARec", "SASRecCPR", "GRU4RecCPR", "GRU4RecF",
-    "SASRecF", "FDSA", "BERT4Rec", "HGN", "NPE", "FPMC", "RepeatNet", "TransRec",
+    "SASRecF", "FDSA", "BERT4Rec", "HGN", "NPE", "FPMC", "RepeatNet", "TransRec", "GRU4RecKG",
 )  # fmt: skip
 
 
@@ -35,6 +36,13 @@ class Watched:
     losses: list[float] = field(default_factory=list)
     steps: int = 0
     gradients: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def configure(world: World, model: str, **changes: Any) -> dict[str, Any]:
+    """A model's settings, with a knowledge graph where it wants one."""
+    if model == "GRU4RecKG":
+        changes = write_knowledge(world.folder / "tiny") | changes
+    return world.settings(model, **changes)
 
 
 def train(world: World, model: str, folder: Path, *, linkedout: Any, **changes: Any) -> Watched:
@@ -51,7 +59,7 @@ def train(world: World, model: str, folder: Path, *, linkedout: Any, **changes: 
             if parameter.grad is not None
         }
 
-    settings = world.settings(model, linkedout=linkedout, **changes)
+    settings = configure(world, model, linkedout=linkedout, **changes)
     request = Request(model, "tiny", config_dict=settings, folder=folder, verbose=False)
     watched.outcome = run_here(request, listener=listen)
     return watched
@@ -61,7 +69,7 @@ def train(world: World, model: str, folder: Path, *, linkedout: Any, **changes: 
 def test_identity_encoder_is_plain_recbole_to_the_last_bit(
     model: str, world: World, tmp_path: Path
 ) -> None:
-    plain = run_plain(model, world.settings(model))
+    plain = run_plain(model, configure(world, model))
     ours = train(world, model, tmp_path, linkedout={"encoder": "identity"})
     run, built = ours.outcome.run, ours.outcome.model
 
@@ -79,6 +87,43 @@ def test_identity_encoder_is_plain_recbole_to_the_last_bit(
     others = {name for name in trained if name.split(".")[0] not in _tables(built)}
     assert others == {name for name in own if name.split(".")[0] not in _tables(built)}
     assert all(torch.equal(own[name], trained[name]) for name in others)
+
+
+def _s3rec(world: World, model: Any, folder: Path, **changes: Any) -> PlainRun:
+    settings = world.settings("S3Rec", pretrain_epochs=2, save_step=2, item_attribute="class")
+    settings["load_col"]["item"] = ["item_id", "class"]
+    return run_plain(model, settings | {"checkpoint_dir": str(folder)} | changes)
+
+
+def test_s3rec_is_plain_recbole_in_both_its_stages(world: World, tmp_path: Path) -> None:
+    from recbole_adapters.adapted import S3Rec
+
+    first = _s3rec(world, "S3Rec", tmp_path / "plain")
+    ours = _s3rec(world, S3Rec, tmp_path / "ours", linkedout={"encoder": "identity"})
+    assert ours.losses == first.losses
+    assert ours.test == first.test
+    tuned = [
+        _s3rec(world, kind, tmp_path, train_stage="finetune", pre_model_path=str(run.file),
+               linkedout={"encoder": "identity"})
+        for kind, run in (("S3Rec", first), (S3Rec, ours))
+    ]  # fmt: skip
+    assert tuned[1].losses == tuned[0].losses
+    assert (tuned[1].valid, tuned[1].test) == (tuned[0].valid, tuned[0].test)
+    tables = [run.model.item_embedding.weight for run in tuned]
+    assert torch.equal(*tables)
+
+
+def test_s3rec_trains_from_features_in_both_its_stages(world: World, tmp_path: Path) -> None:
+    from recbole_adapters.adapted import S3Rec
+
+    features = {"linkedout": {"store": str(world.store), "rank": 8}}
+    first = _s3rec(world, S3Rec, tmp_path, **features)
+    stage = {"train_stage": "finetune", "pre_model_path": str(first.file)}
+    tuned = _s3rec(world, S3Rec, tmp_path, **features, **stage)
+    assert first.losses[-1] < first.losses[0]
+    assert tuned.losses[-1] < tuned.losses[0]
+    with pytest.raises(ConfigError, match="weights of another item encoder"):
+        _s3rec(world, S3Rec, tmp_path, linkedout={"encoder": "identity"}, **stage)
 
 
 @pytest.mark.parametrize("model", MODELS)
