@@ -4,13 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+import os
+import types
+import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from linkedout_lightning.errors import ConfigError
 
 SECTION = "linkedout"
+
+_ANY = (lambda _: True, "anything")
+_AT_LEAST_1 = (lambda value: value >= 1, "a whole number from 1")
+_SHARE = (lambda value: 0 <= value < 1, "a share from 0 to below 1")
+
+
+def _one_of(*words: str) -> tuple[Callable[[Any], bool], str]:
+    return words.__contains__, f"one of: {', '.join(words)}"
+
+
+_LEGAL: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "missing": _one_of("error", "zero", "mean"),
+    "checkpoint": _one_of("safetensors", "recbole"),
+    "id_fusion": _one_of("none", "add", "concat", "gate"),
+    "compressor": _one_of("latent", "mlp", "mean"),
+    "output_norm": _one_of("none", "layer", "unit"),
+    "dim": _AT_LEAST_1,
+    "rank": _AT_LEAST_1,
+    "queries": _AT_LEAST_1,
+    "top_k": _AT_LEAST_1,
+    "layers": (bool, "at least one layer, or leave it out for all"),
+    "temperature": (lambda value: value > 0, "a number above 0"),
+    "balance_weight": (lambda value: 0 <= value < float("inf"), "a number from 0"),
+    "whitening_power": (lambda value: 0 <= value <= 1, "a number from 0 to 1"),
+    "id_dropout": _SHARE,
+    "dropout": _SHARE,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,20 +106,13 @@ class ItemEncoderOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.layers is not None:
-            object.__setattr__(self, "layers", tuple(self.layers))
-        for name, legal in (
-            ("missing", ("error", "zero", "mean")),
-            ("checkpoint", ("safetensors", "recbole")),
-            ("id_fusion", (None, "none", "add", "concat", "gate")),
-        ):
-            if getattr(self, name) not in legal:
-                words = ", ".join(str(word) for word in legal if word is not None)
-                raise ConfigError(
-                    f"`{SECTION}.{name}` is {getattr(self, name)!r}; give one of: {words}"
-                )
-        if self.dim is not None and (not isinstance(self.dim, int) or self.dim < 1):
-            raise ConfigError(f"`{SECTION}.dim` is {self.dim!r}; give a width of at least 1")
+        for name, hint in typing.get_type_hints(type(self)).items():
+            given = getattr(self, name)
+            value = _typed(name, given, hint)
+            legal, words = _LEGAL.get(name, _ANY)
+            if value is not None and not legal(value):
+                raise ConfigError(f"`{SECTION}.{name}` is {given!r}; give {words}")
+            object.__setattr__(self, name, value)
         if self.replaces and self.encoder != "identity" and self.encoder != "id-dropout":
             from linkedout_lightning.compare.names import parse_encoder
 
@@ -140,3 +163,52 @@ class ItemEncoderOptions:
     def to_json(self) -> dict[str, Any]:
         """As a plain dictionary."""
         return dataclasses.asdict(self)
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """A value as an option wants it; YAML and command lines give some numbers as text."""
+    kind = hint
+    if isinstance(hint, types.UnionType):  # of something and None
+        if value is None:
+            return None
+        kind = next(part for part in typing.get_args(hint) if part is not type(None))
+    convert, words = _KINDS[typing.get_origin(kind) or kind]
+    try:
+        return convert(value)
+    except (TypeError, ValueError, KeyError):
+        raise ConfigError(f"`{SECTION}.{name}` is {value!r}; give {words}") from None
+
+
+def _whole(value: Any) -> int:
+    number = int(value) if isinstance(value, str) else value
+    if isinstance(value, bool) or number != int(number):
+        raise ValueError
+    return int(number)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError
+    return float(value)
+
+
+def _flag(value: Any) -> bool:
+    spoken = {"true": True, "false": False}
+    return value if isinstance(value, bool) else spoken[str(value).lower()]
+
+
+def _text(value: Any) -> str:
+    return str(os.fspath(value))
+
+
+def _wholes(value: Any) -> tuple[int, ...]:
+    return tuple(_whole(one) for one in ([value] if isinstance(value, int) else list(value)))
+
+
+_KINDS: dict[Any, tuple[Callable[[Any], Any], str]] = {
+    int: (_whole, "a whole number"),
+    float: (_number, "a number"),
+    bool: (_flag, "true or false"),
+    str: (_text, "text"),
+    tuple: (_wholes, "a list of whole numbers, such as [4, 8, 12]"),
+}
