@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from recbole_adapters.distributed import Group, devices_of
 from recbole_adapters.launcher import Request, Run, recbole_log
 from recbole_adapters.options import SECTION, ItemEncoderOptions
 from recbole_adapters.ranking import RowRanks
+from recbole_adapters.settings import read_files
 from recbole_adapters.slots import find_model
 from recbole_adapters.trainer import make_trainer
 
@@ -67,8 +67,7 @@ def read_config(request: Request) -> Any:
             f"{', '.join(f'`{name}`' for name in taken)} start RecBole's own processes, which do "
             "not run on current torch; give `nproc` to `recbole_adapters.run`"
         )
-    for file in request.config_files:
-        _check_file(file)
+    read_files(request.config_files)  # whose errors are clearer than RecBole's
     model = find_model(request.model) if isinstance(request.model, str) else request.model
     torch.cuda.is_available()  # before RecBole hides devices, which the driver heeds only once
     try:
@@ -86,20 +85,6 @@ def read_config(request: Request) -> Any:
             raise ConfigError(f"`{name}` belongs to RecBole's own launcher; give `nproc`")
     config["device"] = devices_of(config)[0]
     return config
-
-
-def _check_file(file: str) -> None:
-    import yaml
-
-    try:
-        found = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=yaml.FullLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"the configuration file {file!r} is no YAML: {reason}") from error
-    if not isinstance(found, dict):
-        raise ConfigError(
-            f"the configuration file {file!r} holds {found!r}; give settings such as `epochs: 50`"
-        )
 
 
 def run_here(

@@ -45,7 +45,10 @@ def make_trainer(
     _check_metric(config)
     base = get_trainer(config["MODEL_TYPE"], config["model"])
     kind = type(base.__name__, (ExactTrainer, base), {"__module__": __name__})
-    with _set(config, checkpoint_dir=str(folder)):  # which the constructor makes
+    # RecBole's constructor makes its folder unless it is there, and fails if another process makes
+    # it meanwhile.
+    folder.mkdir(parents=True, exist_ok=True)
+    with _set(config, checkpoint_dir=str(folder)):
         trainer = kind(config, model)
     trainer.group, trainer.recbole_format = group, recbole_format
     suffix = "pth" if recbole_format else "safetensors"
