@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -100,7 +102,7 @@ def align(catalogue: Catalogue, store: FeatureStoreLike, *, where: str, missing:
         raise DataError(
             f"no item of the dataset has features in {where}: the column {catalogue.field!r} holds "
             f"items such as {_few(catalogue.item_ids)}, the store such as {_few(sorted(stored))}; "
-            "name the store of these items, or the item column by ITEM_ID_FIELD"
+            + _other_spelling(catalogue.item_ids, stored)
         )
     if absent and missing == "error":
         raise DataError(
@@ -129,6 +131,25 @@ def check_width(width: int | None, wanted: int, *, encoder: str) -> int:
             f"`linkedout.dim` is {width}, but encoder 'identity' copies a table of width {wanted}"
         )
     return wanted if width is None else width
+
+
+def _other_spelling(tokens: Iterable[str], stored: Iterable[str]) -> str:
+    """The way out: the same items written otherwise, or a store of other items."""
+    by_core = {_core(item): item for item in stored}
+    pairs = [(by_core[core], t) for t in tokens if (core := _core(t)) in by_core]
+    if not pairs:
+        return "name the store of these items, or the item column by ITEM_ID_FIELD"
+    item, token = pairs[0]
+    return (
+        f"the store's {item!r} is written {token!r} in the dataset, and so with "
+        f"{len(pairs)} of its items: write them alike, for example by extracting again"
+    )
+
+
+def _core(item: str) -> str:
+    """What is left of an id without case, surroundings, file suffix and padding of numbers."""
+    core = re.sub(r"\.(0+|[a-z]\w{1,4})$", "", item.strip().lower())
+    return core.lstrip("0") or core
 
 
 def _few(names: Any) -> str:

@@ -32,7 +32,7 @@ def build_dataset(config: Any) -> Any:
         config: RecBole's configuration.
 
     Raises:
-        ConfigError: The configuration names a pickled dataset.
+        ConfigError: The configuration names a pickled dataset, or a column that is not there.
         DataError: The dataset is not there.
     """
     for name in ("dataset_save_path", "dataloaders_save_path"):
@@ -48,6 +48,11 @@ def build_dataset(config: Any) -> Any:
         return kind(config)
     except ValueError as error:
         raise DataError(f"the dataset {config['dataset']!r}: {error}") from error
+    except KeyError as error:
+        raise ConfigError(
+            f"the dataset {config['dataset']!r} has no column {error}, which the configuration "
+            f"names; see {_columns(config)}, and `load_col`"
+        ) from error
 
 
 def build_loaders(
@@ -72,9 +77,7 @@ def build_loaders(
         parts = dataset.build()
     except (KeyError, ValueError) as error:
         raise ConfigError(
-            f"RecBole cannot split {config['dataset']!r} by USER_ID_FIELD "
-            f"{config['USER_ID_FIELD']!r}, ITEM_ID_FIELD {config['ITEM_ID_FIELD']!r}, TIME_FIELD "
-            f"{config['TIME_FIELD']!r}: {error}"
+            f"RecBole cannot split {config['dataset']!r} by {_columns(config)}: {error}"
         ) from error
     _check_sizes(config, parts, world)
     samplers = create_samplers(config, dataset, parts)
@@ -195,6 +198,11 @@ def _check_sizes(config: Any, parts: Any, world: int) -> None:
         raise ConfigError(
             f"`nproc` is {world}, but there are {len(parts[0])} rows to train on; give less"
         )
+
+
+def _columns(config: Any) -> str:
+    fields = ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD")
+    return ", ".join(f"{field} {config[field]!r}" for field in fields)
 
 
 def _check_files(config: Any) -> None:

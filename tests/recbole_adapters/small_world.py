@@ -120,6 +120,10 @@ class World:
     store: Path
     runs: Path
 
+    def open(self) -> FeatureStore:
+        """The feature store."""
+        return FeatureStore.open(self.store)
+
     def settings(self, model: str = "SASRec", **changes: Any) -> dict[str, Any]:
         """A configuration with which any sequential model trains within a second."""
         settings: dict[str, Any] = {
