@@ -100,10 +100,14 @@ def session() -> Iterator[None]:
 def _numpy_names() -> Iterator[None]:
     import numpy
 
-    names = ("bool", "int", "float", "complex", "object", "str", "long", "unicode")
-    removed = {"float_": "float64", "complex_": "complex128", "unicode_": "str_"}
-    with _restored_attributes(numpy, (*names, *removed)):
-        for old, new in removed.items():
+    names = {
+        "bool": "bool_", "int": "int_", "float": "float64", "complex": "complex128",
+        "object": "object_", "str": "str_", "long": "int_", "unicode": "str_",
+        "float_": "float64", "complex_": "complex128", "unicode_": "str_",
+    }  # fmt: skip
+    with _restored_attributes(numpy, tuple(names)):
+        # All that `Config` sets, as one that comes out of a checkpoint sets nothing.
+        for old, new in names.items():
             setattr(numpy, old, getattr(numpy, new))
         yield
 
@@ -225,7 +229,10 @@ def _readable(owner: Any, name: str) -> bool:
 
 
 SHIMS = (
-    Shim("`Config` sets names that numpy 2 removed: `np.float_ was removed`", _numpy_names),
+    Shim(
+        "`Config` and the metrics use names that numpy 2 has not: `np.float_ was removed`",
+        _numpy_names,
+    ),
     Shim("`Config` reads the host program's `sys.argv` as its own settings", _command_line),
     Shim("`Config` overwrites `CUDA_VISIBLE_DEVICES` with `gpu_id`", _visible_devices),
     Shim("`init_seed` reseeds the host and changes cuDNN's defaults", _random_state),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -197,12 +195,3 @@ def _plain(record: logging.LogRecord) -> bool:
         record.msg = re.sub(r"\x1b\[[0-9;]*m", "", str(record.msg))
     # Only RecBole speaks to the root logger by name "root" here; libraries have loggers of theirs.
     return record.name == "root"
-
-
-def write_atomically(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=1, ensure_ascii=False)
-    os.replace(name, path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import json
 import os
 import signal
@@ -23,8 +22,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from linkedout_lightning.compare.files import write_json
 from linkedout_lightning.errors import ConfigError, LinkedOutError
-from recbole_adapters.launcher import Request, Run, write_atomically
+from recbole_adapters.launcher import Request, Run
+from recbole_adapters.naming import imported, name_of
 
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 3.0
@@ -54,7 +55,7 @@ def run_processes(request: Request, nproc: int) -> Run:
         device_of(read_config(request), nproc - 1, nproc)
     with tempfile.TemporaryDirectory(prefix="linkedout-") as name:
         folder = Path(name)
-        write_atomically(folder / "request.json", _described(request) | {"nproc": nproc})
+        write_json(folder / "request.json", _described(request) | {"nproc": nproc})
         processes: list[subprocess.Popen[bytes]] = []
         try:
             processes.extend(_start(folder, rank, nproc) for rank in range(nproc))
@@ -119,10 +120,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         figures = _run_rank(folder, rank)
     except BaseException as error:
-        write_atomically(folder / f"error-{rank}.json", _told(error))
+        write_json(folder / f"error-{rank}.json", _told(error))
         return 1
     if rank == 0:
-        write_atomically(folder / "run.json", figures)
+        write_json(folder / "run.json", figures)
     return 0
 
 
@@ -138,7 +139,7 @@ def _run_rank(folder: Path, rank: int) -> Run:
     model = found.pop("model")
     request = Request(
         **found | {"config_files": tuple(found["config_files"]), "folder": Path(found["folder"])},
-        model=_imported(model["class"]) if "class" in model else model["name"],
+        model=imported(model["class"]) if "class" in model else model["name"],
     )
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     with session():
@@ -226,33 +227,6 @@ def _plain(settings: Any) -> Any:
         ) from error
 
 
-def name_of(model: type[Any]) -> str:
-    """The name by which another process can import a class, as ``module:Class``.
-
-    Raises:
-        ConfigError: No other process can import it.
-    """
-    name = f"{model.__module__}:{model.__qualname__}"
-    try:
-        found = None if model.__module__ == "__main__" else _imported(name)
-    except (ImportError, AttributeError):
-        found = None
-    if found is not model:
-        raise ConfigError(
-            f"`model` is the class {name}, which another process cannot import by that name; put "
-            "it into a module of its own, or give the model's name and a `linkedout:` section"
-        )
-    return name
-
-
-def _imported(name: str) -> Any:
-    module, _, path = name.partition(":")
-    found: Any = importlib.import_module(module)
-    for part in path.split("."):
-        found = getattr(found, part)
-    return found
-
-
 def _told(error: BaseException) -> dict[str, Any]:
     kind = type(error)
     try:
@@ -272,7 +246,7 @@ def _told(error: BaseException) -> dict[str, Any]:
 def _error(told: dict[str, Any]) -> Exception:
     """The error that another process told of, as one of this process."""
     try:
-        kind = _imported(told["type"])
+        kind = imported(told["type"])
     except (ImportError, AttributeError):
         kind = None
     if not (isinstance(kind, type) and issubclass(kind, Exception)):

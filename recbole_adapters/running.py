@@ -19,6 +19,7 @@ from recbole_adapters.compat import session
 from recbole_adapters.data import Loaders, build_dataset, build_loaders
 from recbole_adapters.distributed import Group, devices_of
 from recbole_adapters.launcher import Request, Run, recbole_log
+from recbole_adapters.naming import name_of
 from recbole_adapters.options import SECTION, ItemEncoderOptions
 from recbole_adapters.ranking import RowRanks
 from recbole_adapters.settings import read_files
@@ -132,6 +133,8 @@ def _run(
     model = build_model(request.model, config, loaders, factory=factory)
     if group.rank:
         torch.manual_seed(config["seed"] + group.rank)
+    if options.checkpoint == "recbole":
+        name_of(config.model_class)  # which RecBole pickles
     trainer = make_trainer(
         config,
         model,
@@ -189,7 +192,7 @@ def _run(
     if request.saved and group.rank == 0:
         from recbole_adapters.saving import describe
 
-        describe(request, config, model, figures, catalogue)
+        describe(request, config, figures, catalogue, own_encoder=factory is not None)
     group.wait()
     return Outcome(figures, trainer.evaluated, catalogue, model, config, loaders)
 

@@ -183,8 +183,8 @@ def test_run_on_two_processes_from_a_script_without_a_main_guard(
     script.write_text(
         "import json\nfrom recbole_adapters import run\n"
         f"settings = json.loads({json.dumps(json.dumps(settings))})\n"
-        f"two = run('GRU4Rec', 'tiny', config_dict=settings, nproc=2, out={str(tmp_path / 'two')!r})\n"
-        f"one = run('GRU4Rec', 'tiny', config_dict=settings, out={str(tmp_path / 'one')!r})\n"
+        "two = run('GRU4Rec', 'tiny', config_dict=settings, nproc=2, out='two')\n"
+        "one = run('GRU4Rec', 'tiny', config_dict=settings, out='one')\n"
         "print(json.dumps([one.to_json(), two.to_json()]))\n"
     )
     done = subprocess.run(
@@ -214,11 +214,12 @@ def test_torchrun_processes_are_joined_and_write_one_folder(world: World, tmp_pa
         "import json, os\nfrom recbole_adapters import run\n"
         f"settings = json.loads({json.dumps(json.dumps(settings))})\n"
         "found = run('SASRec', 'tiny', config_dict=settings, verbose=False)\n"
-        f"open({str(tmp_path)!r} + '/' + os.environ['RANK'] + '.json', 'w').write(json.dumps(found))\n"
+        "open(os.environ['RANK'] + '.json', 'w').write(json.dumps(found))\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*command, str(script)],
+        cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True,
         text=True,
@@ -234,7 +235,7 @@ def test_torchrun_processes_are_joined_and_write_one_folder(world: World, tmp_pa
 
 def test_first_error_reaches_the_caller_as_it_is(world: World, tmp_path: Path) -> None:
     settings = world.settings(linkedout={"store": str(world.store), "dim": -1})
-    with pytest.raises(ConfigError, match="`linkedout.dim` is -1"):
+    with pytest.raises(ConfigError, match=r"`linkedout\.dim` is -1"):
         run("SASRec", "tiny", config_dict=settings, nproc=2, out=tmp_path, verbose=False)
     with pytest.raises(DataError, match="no dataset 'huge'"):
         run("SASRec", "huge", config_dict=world.settings(), nproc=2, out=tmp_path, verbose=False)
