@@ -123,7 +123,7 @@ copyreg.pickle(_Made, _recipe)
 
 def with_item_encoder(
     model: str | type[Any],
-    encoder: EncoderFactory | None = None,
+    encoder: EncoderFactory | str | None = None,
     **options: Any,
 ) -> type[Any]:
     """A RecBole sequential model whose item vectors come from an item encoder.
@@ -132,7 +132,7 @@ def with_item_encoder(
         model: RecBole's name of the model, or its class, or a subclass of your own.
         encoder: Makes the encoder of a slot: called with a :class:`~recbole_adapters.building.Slot`
             (``catalogue.item_ids``, ``catalogue.train_items``, ``dim``), it returns a module with
-            ``num_items``, ``dim`` and ``all_items() -> (N + 1, dim)``.
+            ``num_items``, ``dim`` and ``all_items() -> (N + 1, dim)``. Or its name, an option.
         **options: Keys of the ``linkedout:`` section. With neither these nor ``encoder`` the class
             reads the section of the configuration that it is built with.
 
@@ -153,6 +153,13 @@ def with_item_encoder(
     check_adaptable(base)
     if issubclass(base, Adapted):
         raise ConfigError(f"{base.__name__} has an item encoder already")
+    if isinstance(encoder, str):
+        encoder, options = None, options | {"encoder": encoder}
+    if encoder is not None and not callable(encoder):
+        raise ConfigError(
+            f"`encoder` is {encoder!r}; give the name of an encoder, or something that makes one "
+            "when it is called with a slot"
+        )
     if encoder is not None and options:
         raise ConfigError(
             f"give `encoder` or options ({', '.join(sorted(options))}), not both: a made encoder "

@@ -75,12 +75,14 @@ def test_unknown_names_come_with_a_guess() -> None:
 
 def test_an_adapted_class_is_not_adapted_again() -> None:
     with pytest.raises(ConfigError, match="SASRec has an item encoder already"):
-        with_item_encoder(with_item_encoder("SASRec"), encoder="identity")  # type: ignore[arg-type]
+        with_item_encoder(with_item_encoder("SASRec"), encoder="identity")
 
 
 def test_an_encoder_and_options() -> None:
     with pytest.raises(ConfigError, match="not both"):
         with_item_encoder("SASRec", lambda slot: nn.Identity(), store="features")
+    with pytest.raises(ConfigError, match="`encoder` is 3; give the name"):
+        with_item_encoder("SASRec", 3)  # type: ignore[arg-type]
 
 
 class Tableless(SequentialRecommender):
