@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from linkedout_lightning.compare.files import write_json
 from linkedout_lightning.compare.names import EncoderName
 from linkedout_lightning.compare.summaries import gate_summary
-from linkedout_lightning.data.popularity import popularity_slices
 from linkedout_lightning.encoders import parameter_counts
 from linkedout_lightning.errors import DataError
 from linkedout_lightning.evaluation.baselines import CoOccurrence, Popularity, Scorer
 from linkedout_lightning.evaluation.metrics import RankingMetrics
+from linkedout_lightning.evaluation.slices import popularity_slices
 from recbole_adapters.compat import session
 from recbole_adapters.data import Histories, Loaders, build_dataset, build_loaders
 from recbole_adapters.launcher import Request, recbole_log

@@ -241,12 +241,21 @@ def _recbole(config: CompareConfig, backbone: str, chosen: Mapping[str, Any]) ->
     if chosen["patience"] == 0:
         # RecBole knows no word for never.
         merged["stopping_step"] = max(merged.get("epochs", 300), 300)
-    if chosen["dim"] is not None:
-        merged[width_key(backbone)] = chosen["dim"]
-    merged |= chosen["recbole_settings"]
+    own, dim, width = chosen["recbole_settings"], chosen["dim"], width_key(backbone)
+    if dim is not None:
+        if own.get(width, dim) != dim:
+            raise ConfigError(
+                f"`dim` is {dim}, and `{width}` is {own[width]} among the settings of RecBole, "
+                f"which for {find_model(backbone).__name__} is the same; give one of the two"
+            )
+        merged[width] = dim
+    merged |= own
     metric, _, k = config.monitor.partition("@")
     merged["metrics"] = _with(merged.get("metrics"), _METRICS.values())
-    merged["topk"] = sorted({*_listed(merged.get("topk")), *config.ks, int(k)})
+    cuts = _listed(merged.get("topk"))
+    if not all(isinstance(cut, int) for cut in cuts):
+        raise ConfigError(f"`topk` is {merged['topk']!r}; give RecBole one integer or a list")
+    merged["topk"] = sorted({*cuts, *config.ks, int(k)})
     merged["valid_metric"] = f"{_METRICS[metric]}@{k}"
     for name in ("model", "dataset", "seed", "checkpoint_dir", "show_progress"):
         merged.pop(name, None)

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from linkedout_lightning.data.interactions import Interactions
 from linkedout_lightning.data.loaders import EvalLoader, Share, TrainLoader, distributed_share
-from linkedout_lightning.data.popularity import popularity_slices
 from linkedout_lightning.data.readers import read_interactions
 from linkedout_lightning.data.report import DataReport
 from linkedout_lightning.data.sequences import windows
 from linkedout_lightning.data.splits import Split, cold_items, leave_one_out, temporal
 from linkedout_lightning.errors import ConfigError, DataError
+from linkedout_lightning.evaluation.slices import popularity_slices
 
 SPLITS = ("leave_one_out", "temporal", "cold_items")
 

@@ -1,4 +1,4 @@
-"""Items by how often training meets them."""
+"""Slices of a catalogue by how often training meets its items."""
 
 from __future__ import annotations
 
