@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from linkedout_lightning.errors import ConfigError, DataError, NonFiniteError
+from linkedout_lightning.errors import DataError, NonFiniteError
 from recbole_adapters.distributed import Group
 from recbole_adapters.ranking import RankLog, RowRanks
 
@@ -36,13 +36,9 @@ def make_trainer(
         folder: Where the best weights go.
         group: The processes that train together.
         recbole_format: Write RecBole's pickle in place of safetensors.
-
-    Raises:
-        ConfigError: The metric that decides on the best epoch is not among the metrics.
     """
     from recbole.utils import get_trainer
 
-    _check_metric(config)
     base = get_trainer(config["MODEL_TYPE"], config["model"])
     kind = type(base.__name__, (ExactTrainer, base), {"__module__": __name__})
     # RecBole's constructor makes its folder unless it is there, and fails if another process makes
@@ -92,7 +88,15 @@ class ExactTrainer:
     def fit(self, train_data: Any, valid_data: Any = None, *rest: Any, **options: Any) -> Any:
         """RecBole's own, which gives the best validation score and its figures."""
         self._validates = bool(valid_data) and self.eval_step > 0
-        return super().fit(train_data, valid_data, *rest, **options)  # type: ignore[misc]
+        found = super().fit(train_data, valid_data, *rest, **options)  # type: ignore[misc]
+        if options.get("saved", True) and not Path(self.saved_model_file).is_file():
+            self._save_checkpoint(len(self.curve) - 1)  # pre-training validates nothing
+        return found
+
+    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
+        """Write what fine-tuning starts from: tensors alone, which torch loads unasked."""
+        if not self.group.rank:
+            torch.save({"epoch": epoch, "state_dict": self.model.state_dict()}, saved_model_file)
 
     def _train_epoch(
         self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
@@ -250,16 +254,6 @@ class ExactTrainer:
 
 _OF_ROWS = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")
 """What RecBole's collector has a row of for each evaluated row, and forgets after each use."""
-
-
-def _check_metric(config: Any) -> None:
-    metrics = [metric.lower() for metric in config["metrics"]]
-    name, _, k = config["valid_metric"].lower().partition("@")
-    if name not in metrics or (k and k not in [str(top) for top in config["topk"]]):
-        raise ConfigError(
-            f"`valid_metric` is {config['valid_metric']!r}, which is not among the `metrics` "
-            f"{', '.join(config['metrics'])} at `topk` {', '.join(map(str, config['topk']))}"
-        )
 
 
 def _bar(batches: Any, name: str, *, shown: bool) -> Any:

@@ -165,6 +165,7 @@ class PlainRun:
         test: Figures of the test with the best weights.
         model: The model with the best weights.
         file: RecBole's checkpoint of it.
+        steps: Steps of an epoch.
     """
 
     losses: list[float]
@@ -172,6 +173,12 @@ class PlainRun:
     test: dict[str, float]
     model: Any
     file: Path
+    steps: int
+
+    @property
+    def mean_losses(self) -> list[float]:
+        """The training loss of each epoch a step."""
+        return [loss / self.steps for loss in self.losses]
 
 
 def run_plain(model: str | type[Any], settings: dict[str, Any]) -> PlainRun:
@@ -205,4 +212,5 @@ def run_plain(model: str | type[Any], settings: dict[str, Any]) -> PlainRun:
             figures = trainer.evaluate(test, load_best_model=True, show_progress=False)
     losses = [float(loss) for _, loss in sorted(trainer.train_loss_dict.items())]
     valid = None if best is None else dict(best)
-    return PlainRun(losses, valid, dict(figures), built, Path(trainer.saved_model_file))
+    file = Path(trainer.saved_model_file)
+    return PlainRun(losses, valid, dict(figures), built, file, len(train))
