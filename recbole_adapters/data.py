@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from linkedout_lightning.errors import ConfigError, DataError
+from recbole_adapters.checks import check_files, check_parts
 from recbole_adapters.sharing import shared
 
 
@@ -41,7 +41,7 @@ def build_dataset(config: Any) -> Any:
                 f"`{name}` is {config[name]!r}, a pickle, which would run whatever code it holds; "
                 "leave it out and let the dataset be read from its files"
             )
-    _check_files(config)
+    check_files(config)
     datasets = importlib.import_module("recbole.data.dataset")
     kind = getattr(datasets, f"{config['model']}Dataset", datasets.SequentialDataset)
     try:
@@ -75,11 +75,11 @@ def build_loaders(
 
     try:
         parts = dataset.build()
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, NotImplementedError) as error:
         raise ConfigError(
             f"RecBole cannot split {config['dataset']!r} by {_columns(config)}: {error}"
         ) from error
-    _check_sizes(config, parts, world)
+    check_parts(config, parts, world)
     samplers = create_samplers(config, dataset, parts)
     history = _histories(config, parts) if mask_history else None
     loaders = []
@@ -184,38 +184,6 @@ def _masked(kind: type[Any], history: Histories, *, part: int) -> type[Any]:
     return type(kind.__name__, (_Masked, kind), {"history": history, "part": part})
 
 
-def _check_sizes(config: Any, parts: Any, world: int) -> None:
-    # RecBole's own `LS: valid_only` and `LS: test_only` leave a part out on purpose.
-    left_out = {"valid_only": "test", "test_only": "valid"}
-    split = str((config["eval_args"]["split"] or {}).get("LS"))
-    for part, name in zip(parts, Loaders._fields, strict=True):
-        if not len(part) and name != left_out.get(split):
-            raise DataError(
-                f"the split of {config['dataset']!r} leaves the {name} part empty; a user needs "
-                "three rows at least to have one in each part"
-            )
-    if world > len(parts[0]):
-        raise ConfigError(
-            f"`nproc` is {world}, but there are {len(parts[0])} rows to train on; give less"
-        )
-
-
 def _columns(config: Any) -> str:
     fields = ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD")
     return ", ".join(f"{field} {config[field]!r}" for field in fields)
-
-
-def _check_files(config: Any) -> None:
-    folder = Path(config["data_path"])
-    named = config["benchmark_filename"]
-    suffixes = [f".{part}.inter" for part in named] if named else [".inter"]
-    absent = [
-        str(folder / f"{config['dataset']}{suffix}")
-        for suffix in suffixes
-        if not (folder / f"{config['dataset']}{suffix}").is_file()
-    ]
-    if absent:
-        raise DataError(
-            f"no dataset {config['dataset']!r}: {', '.join(absent)} is not there; name the folder "
-            "above the dataset's own by `data_path`, or take ml-100k, which RecBole brings"
-        )

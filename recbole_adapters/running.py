@@ -12,9 +12,10 @@ from torch import nn
 
 from linkedout_lightning.compare.files import plain
 from linkedout_lightning.compare.summaries import peak_mb
-from linkedout_lightning.errors import ConfigError
+from linkedout_lightning.errors import ConfigError, LinkedOutError
 from recbole_adapters.adapt import Adapted, with_item_encoder
 from recbole_adapters.catalogue import Catalogue
+from recbole_adapters.checks import check_settings
 from recbole_adapters.compat import session
 from recbole_adapters.data import Loaders, build_dataset, build_loaders
 from recbole_adapters.distributed import Group, devices_of
@@ -84,6 +85,7 @@ def read_config(request: Request) -> Any:
     for name in _OURS:
         if name != "local_rank" and name in config:
             raise ConfigError(f"`{name}` belongs to RecBole's own launcher; give `nproc`")
+    check_settings(config)
     config["device"] = devices_of(config)[0]
     return config
 
@@ -217,7 +219,12 @@ def build_model(
     if wanted and not issubclass(base, Adapted):
         base = with_item_encoder(base, factory) if factory else with_item_encoder(base)
     config.model_class = base
-    return base(config, loaders.train._dataset).to(config["device"])
+    try:
+        return base(config, loaders.train._dataset).to(config["device"])
+    except LinkedOutError:
+        raise
+    except (ValueError, NotImplementedError, AssertionError) as error:
+        raise ConfigError(f"RecBole cannot build {config['model']}: {error}") from error
 
 
 def protocol(config: Any, options: ItemEncoderOptions) -> str:

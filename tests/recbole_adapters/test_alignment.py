@@ -106,7 +106,7 @@ def test_another_column_for_items(world: World, tmp_path: Path) -> None:
     swapped = {"USER_ID_FIELD": "item_id", "ITEM_ID_FIELD": "user_id"}
     with pytest.raises(DataError, match="column 'user_id' holds items such as 'u"):
         _run(world, tmp_path, {"store": str(world.store)}, **swapped)
-    with pytest.raises(LinkedOutError, match="ITEM_ID_FIELD 'movie'"):
+    with pytest.raises(LinkedOutError, match="`ITEM_ID_FIELD` is 'movie', which is no column"):
         _run(world, tmp_path, {"store": str(world.store)}, ITEM_ID_FIELD="movie")
 
 
