@@ -33,9 +33,24 @@ def environment(*, recbole: bool = False) -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in packages},
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *map(shareable, sys.argv[1:])]),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def shareable(argument: str) -> str:
+    """An argument without the folders of this machine, for reports that are passed on.
+
+    Example:
+        >>> shareable("--store=/home/ada/features"), shareable("runs/features")
+        ('--store=…/features', 'runs/features')
+    """
+    option, equals, value = argument.rpartition("=")
+    path = Path(value)
+    if not path.is_absolute():
+        return argument
+    inside = path.is_relative_to(Path.cwd())
+    return option + equals + (str(path.relative_to(Path.cwd())) if inside else f"…/{path.name}")
 
 
 def available_cores() -> int:
