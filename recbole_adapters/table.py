@@ -69,6 +69,14 @@ class ItemTable(nn.Module):
             kept.rows, kept.made_from = self._encode(), state
         return kept.rows
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "weight":
+            raise AttributeError(
+                "the rows of an item table come from its item encoder and cannot be set; train or "
+                "load the encoder's own parameters"
+            )
+        super().__setattr__(name, value)
+
     @property
     def keeps(self) -> bool:
         """Whether rows outlive their use: in evaluation, where no gradient is wanted."""

@@ -107,6 +107,14 @@ def test_recboles_own_trainer_and_checkpoint_take_an_adapted_class(world: World)
     assert not any(ITEMS in value.shape for value in saved["state_dict"].values())
 
 
+def test_encoder_id_leaves_the_model_as_it_is(world: World) -> None:
+    cls = with_item_encoder("GRU4Rec", encoder="id")
+    plain, ours = (run_plain(model, world.settings("GRU4Rec")) for model in ("GRU4Rec", cls))
+    assert ours.losses == plain.losses
+    assert ours.model.item_tables == {}
+    assert type(ours.model.item_embedding) is nn.Embedding
+
+
 def test_recboles_checkpoint_loads_in_a_fresh_process(world: World, tmp_path: Path) -> None:
     section = {"store": str(world.store), "rank": 8, "checkpoint": "recbole"}
     settings = world.settings("GRU4Rec", linkedout=section)

@@ -150,6 +150,17 @@ def test_an_encoder_that_does_not_fit(embedding: nn.Embedding) -> None:
             ItemTable(encoder, like=embedding)
 
 
+def test_rows_cannot_be_set(embedding: nn.Embedding) -> None:
+    table = ItemTable(Linear(), like=embedding)
+    for value in (torch.zeros(N + 1, H), nn.Parameter(torch.zeros(N + 1, H))):
+        with pytest.raises(AttributeError, match="come from its item encoder"):
+            table.weight = value
+    with pytest.raises(RuntimeError, match="leaf"):
+        table.weight.requires_grad = False
+    table.requires_grad_(False)
+    assert not table.weight.requires_grad
+
+
 def test_copies_and_pickles_go_their_own_way(embedding: nn.Embedding) -> None:
     features = torch.randn(N, 2, 1, 8, generator=torch.Generator().manual_seed(2))
     encoder = LinkedOutItemEncoder.from_features(features, dim=H, rank=4, balance_weight=0.1)
