@@ -109,6 +109,7 @@ def train_and_test(name: EncoderName, spec: dict[str, Any], folder: Path) -> dic
     recorder = Recorder(folder / "progress.json", monitor=settings["monitor"], ks=settings["ks"])
     outcome = run_here(_request(spec, folder), listener=recorder)
     run, loaders = outcome.run, outcome.loaders
+    recorder.finish(run["seconds"]["fit"])
     if outcome.ranks is None:
         raise DataError("the test rows have several targets each; a comparison needs one a row")
     counts = train_counts(loaders)
@@ -152,15 +153,21 @@ class Recorder:
 
     def __init__(self, path: Path, *, monitor: str, ks: Sequence[int]) -> None:
         self.path, self.monitor, self.ks = path, monitor, tuple(ks)
-        #: One object an epoch: ``epoch``, ``train_loss``, ``val`` (not rounded) and ``seconds``.
+        #: One object an epoch: ``epoch``, ``train_loss``, ``val`` (not rounded), ``seconds`` and
+        #: ``train_seconds``, which are those without the validation.
         self.curve: list[dict[str, Any]] = []
         #: The point whose weights RecBole keeps.
         self.best: dict[str, Any] | None = None
         self._best_score = -float("inf")
+        self._ends: list[float] = []  # of the epochs, by the clock
 
     def __call__(self, trainer: Any) -> None:
         """Take an epoch over from the trainer."""
         point = dict(trainer.curve[-1])
+        point["train_seconds"] = point["seconds"]
+        self._ends.append(time.perf_counter())
+        if len(self._ends) > 1:
+            point["seconds"] = self._ends[-1] - self._ends[-2]
         if point["val"]:
             score = point["val"][trainer.valid_metric]
             ranked = trainer.evaluated
@@ -183,6 +190,11 @@ class Recorder:
                 "monitor": self.monitor,
             },
         )
+
+    def finish(self, seconds: float) -> None:
+        """Give the first epoch what the others leave of the whole training's seconds."""
+        if self.curve:
+            self.curve[0]["seconds"] = seconds - (self._ends[-1] - self._ends[0])
 
 
 def train_counts(loaders: Loaders) -> Tensor:

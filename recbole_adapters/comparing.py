@@ -59,7 +59,7 @@ _OURS = {
     "max_len": "MAX_ITEM_LIST_LENGTH",
 }
 """Fields of the comparison and the keys of RecBole that they set where they are given."""
-_TAKEN = {recbole: ours for ours, recbole in _OURS.items()} | {
+_TAKEN = {
     "valid_metric": "monitor",
     "seed": "seeds",
     "model": "backbones",
@@ -233,22 +233,19 @@ def protocol(config: CompareConfig) -> dict[str, Any]:
 
 def _recbole(config: CompareConfig, backbone: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """RecBole's settings of a cell: the files', what fields of the comparison set, the user's."""
-    merged = read_files(config.recbole_config)
-    for ours, key in _OURS.items():
+    merged, own = read_files(config.recbole_config), chosen["recbole_settings"]
+    for ours, key in {**_OURS, "dim": width_key(backbone)}.items():
         value = chosen[ours] if ours in chosen else getattr(config, ours)
-        if value is not None:
-            merged[key] = value
-    if chosen["patience"] == 0:
-        # RecBole knows no word for never.
-        merged["stopping_step"] = max(merged.get("epochs", 300), 300)
-    own, dim, width = chosen["recbole_settings"], chosen["dim"], width_key(backbone)
-    if dim is not None:
-        if own.get(width, dim) != dim:
+        if value is None:
+            continue
+        if ours == "patience" and value == 0:  # RecBole has no word for never
+            value = max(merged.get("epochs", 300), 300)
+        if own.get(key, value) != value:
             raise ConfigError(
-                f"`dim` is {dim}, and `{width}` is {own[width]} among the settings of RecBole, "
-                f"which for {find_model(backbone).__name__} is the same; give one of the two"
+                f"`{ours}` is {value}, and `{key}` is {own[key]} in `recbole_settings`, which for "
+                f"{find_model(backbone).__name__} is the same; give one of the two"
             )
-        merged[width] = dim
+        merged[key] = value
     merged |= own
     metric, _, k = config.monitor.partition("@")
     merged["metrics"] = _with(merged.get("metrics"), _METRICS.values())

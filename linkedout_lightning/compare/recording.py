@@ -23,9 +23,10 @@ class Recorder(pl.Callback):
 
     def __init__(self, path: Path, *, monitor: str) -> None:
         self.path, self.monitor = path, monitor
-        #: One object an epoch: ``epoch``, ``train_loss``, ``val`` and ``seconds``.
+        #: One object an epoch: ``epoch``, ``train_loss``, ``val``, ``seconds`` and
+        #: ``train_seconds``, which are those without the validation.
         self.curve: list[dict[str, Any]] = []
-        self._started = self._written = 0.0
+        self._started = self._written = self._validation = self._validated = 0.0
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -35,7 +36,17 @@ class Recorder(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
         del trainer, pl_module
-        self._started = time.perf_counter()
+        self._started, self._validated = time.perf_counter(), 0.0
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the validation's clock."""
+        del trainer, pl_module
+        self._validation = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the validation out of the training's time."""
+        del trainer, pl_module
+        self._validated += time.perf_counter() - self._validation
 
     def on_train_batch_end(
         self,
@@ -55,12 +66,14 @@ class Recorder(pl.Callback):
         """Add the epoch to the curve; Lightning has validated before this."""
         del pl_module
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        seconds = time.perf_counter() - self._started
         self.curve.append(
             {
                 "epoch": trainer.current_epoch + 1,
                 "train_loss": figures.get("train/loss"),
                 "val": {n[4:]: v for n, v in figures.items() if n.startswith("val/")},
-                "seconds": time.perf_counter() - self._started,
+                "seconds": seconds,
+                "train_seconds": seconds - self._validated,
             }
         )
         self._write(trainer, share=0.0)

@@ -44,6 +44,8 @@ def test_real_cells_leave_figures_that_follow_from_their_ranks(trained):
     for name in ("id", "linkedout"):
         assert len(by_encoder[name]["curve"]) == 2
         assert by_encoder[name]["best_epoch"] in (1, 2)
+        for point in by_encoder[name]["curve"]:
+            assert 0 < point["train_seconds"] < point["seconds"]
         assert by_encoder[name]["parameters"] == sum(
             count for part, count in by_encoder[name]["parameters_by_part"].items()
             if part != "total"
@@ -226,3 +228,21 @@ def test_seeds_share_the_cold_items_and_nothing_else(inputs, tmp_path):
     assert torch.equal(first.train_item_mask, second.train_item_mask)
     orders = [torch.cat(data.train_dataloader().order(0)) for data in (first, second)]
     assert not torch.equal(*orders)
+
+
+def test_precision_reaches_lightning_and_the_fingerprint(inputs, tmp_path):
+    from linkedout_lightning.compare.cell import run_cell
+
+    prints = {}
+    for precision in ("32-true", "bf16-mixed"):
+        config = inputs.config(tmp_path / precision, precision=precision, encoders=("id",))
+        [cell] = plan(config)
+        prints[precision] = cell.fingerprint
+        assert cell.settings.get("precision") == (None if precision == "32-true" else precision)
+        cell.folder.mkdir(parents=True)
+        result = run_cell(cell.to_json(), cell.folder)
+        prints[precision, "loss"] = result["curve"][0]["train_loss"]
+    assert prints["32-true"] != prints["bf16-mixed"]
+    first, second = prints["32-true", "loss"], prints["bf16-mixed", "loss"]
+    assert first != second  # rounded otherwise, yet the same training
+    assert first == pytest.approx(second, rel=0.02)

@@ -25,6 +25,9 @@ from recbole_adapters import comparing, run, settings
 from recbole_adapters.compat import session
 from recbole_adapters.slots import REFUSED, sequential_models, slots_of
 
+# Nine processes that each import torch and RecBole: half a minute, more on a busy machine.
+pytestmark = pytest.mark.timeout(900)
+
 SMALL = {"user_inter_num_interval": [0, 30], "hidden_size": 16, "inner_size": 16}
 ENCODERS = ("popularity", "id", "linkedout", "linkedout+id", "random")
 
@@ -60,7 +63,7 @@ def matrix(films, tmp_path_factory):
     command = [sys.executable, "-m", "linkedout_lightning.cli", "compare"]
     parent = subprocess.Popen([*command, "--config", str(folder / "config.yaml"), "--quiet"])
     cells = folder / "out" / "cells"
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     try:
         while not list(cells.glob("*/result.json")):
             assert parent.poll() is None
@@ -214,6 +217,8 @@ def test_a_cell_says_what_it_is_made_of(matrix):
         parts = dict(found["parameters_by_part"])
         assert parts.pop("total") == found["parameters"] == sum(parts.values())
         assert [point["epoch"] for point in found["curve"]] == [1, 2]
+        assert all(0 < point["train_seconds"] < point["seconds"] for point in found["curve"])
+        assert sum(point["seconds"] for point in found["curve"]) <= found["seconds"]
         assert found["best_epoch"] in (1, 2)
         assert set(found["seconds_by_part"]) == {"fit", "epoch", "evaluation", "data"}
         assert found["peak_mb"] > 50
@@ -345,7 +350,7 @@ def test_only_what_a_setting_touches_is_stale(films, tmp_path):
         ({"interactions": "x.csv"}, "with the engine recbole give `dataset`"),
         ({"loss": "full"}, "`loss` is 'full', which the native engine reads"),
         ({"dropout": 0.2}, "give RecBole's own key in `recbole_settings`"),
-        ({"recbole_settings": {"learning_rate": 0.1}}, "`lr` sets in a comparison"),
+        ({"recbole_settings": {"checkpoint_dir": "x"}}, "`out` sets in a comparison"),
         ({"overrides": {"id": {"recbole_settings": {"seed": 1}}}}, "`seeds` sets"),
         ({"overrides": {"id": {"dropout": 0.2}}}, "has 'dropout'; give one of: dim"),
         ({"recbole_config": ("linkedout",)}, "has a `linkedout:` section"),
@@ -377,6 +382,7 @@ def test_bad_value_gets_one_sentence(changes, message, films, tmp_path):
         ),
         ({"recbole_settings": {"topk": "ten"}}, ConfigError, "`topk` is 'ten'"),
         ({"recbole_settings": SMALL, "dim": 8}, ConfigError, "for SASRec is the same"),
+        ({"recbole_settings": {"learning_rate": 0.1}}, ConfigError, "`lr` is 0.01, and"),
         ({"store": "nowhere"}, ConfigError, "no such file or folder: 'nowhere'"),
     ],
 )
