@@ -44,7 +44,7 @@ class Run(dict[str, Any]):
     """What a run gave, with the keys of RecBole's own ``run`` and more.
 
     ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and ``test_result`` are
-    RecBole's; ``model``, ``dataset``, ``nproc``, ``protocol``, ``alignment``, ``parameters``,
+    RecBole's; ``model``, ``dataset``, ``nproc``, ``protocol``, ``alignment``, ``stays_with_ids``, ``parameters``,
     ``curve``, ``encodings``, ``seconds``, ``peak_mb`` and ``folder`` are added. All is JSON-able.
     """
 
@@ -62,6 +62,8 @@ class Run(dict[str, Any]):
         lines = [f"{self['model']} on {self['dataset']}, {self['protocol']}"]
         if self["alignment"]:
             lines.append(self["alignment"]["summary"])
+        if self.get("stays_with_ids"):
+            lines.append(f"stays bound to ids: {self['stays_with_ids']}")
         for name in ("best_valid_result", "test_result"):
             figures = self[name] or {}
             shown = "   ".join(f"{metric} {value:.4f}" for metric, value in figures.items())

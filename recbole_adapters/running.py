@@ -172,6 +172,7 @@ def _run(
                 "model": config["model"],
                 "dataset": config["dataset"],
                 "encoder": options.encoder,
+                "stays_with_ids": getattr(model, "stays_with_ids", None),
                 "nproc": group.size,
                 "seed": config["seed"],
                 "protocol": protocol(config, options),
