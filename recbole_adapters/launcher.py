@@ -44,8 +44,9 @@ class Run(dict[str, Any]):
     """What a run gave, with the keys of RecBole's own ``run`` and more.
 
     ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and ``test_result`` are
-    RecBole's; ``model``, ``dataset``, ``nproc``, ``protocol``, ``alignment``, ``stays_with_ids``, ``parameters``,
-    ``curve``, ``encodings``, ``seconds``, ``peak_mb`` and ``folder`` are added. All is JSON-able.
+    RecBole's; ``model``, ``dataset``, ``nproc``, ``protocol``, ``alignment``, ``stays_with_ids``,
+    ``parameters``, ``curve``, ``encodings``, ``seconds``, ``peak_mb`` and ``folder`` are added. All
+    is JSON-able.
     """
 
     @property
