@@ -2,10 +2,10 @@
 
 RecBole's faults over several processes, and the test that shows each absent: figures rounded in
 each process and then averaged, averages weighed by the number of parts of a batch, padded rows
-counted twice (`test_several_processes_are_one`: same ranks of the same rows in the same order, and
-figures to the last of 15 places); the loss of one process printed (same test); a checkpoint named
-by each process's clock (`test_one_folder`); NCCL on CPUs (all of them); gradients clipped before
-they are unscaled (`test_trainer.py`).
+counted twice, the loss of one process printed (`test_two_processes_are_one`: the same ranks of the
+same rows in the same order, figures to the last of 15 places, the same losses); a checkpoint named
+by each process's clock (`test_torchrun_processes_are_joined_and_write_one_folder`); NCCL on CPUs
+(all of them); gradients clipped before they are unscaled (`test_trainer.py`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from recbole_adapters import run, with_item_encoder
 NO_DROPOUT = {"dropout_prob": 0.0, "hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
 BPR = {"loss_type": "BPR", "train_neg_sample_args": {"distribution": "uniform", "sample_num": 2}}
 FULL = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
+Found = tuple[Path, dict[str, list[Any]]]
 LINKEDOUT = {"rank": 8, "queries": 1}
 
 
@@ -91,15 +92,23 @@ def alone(
     return folder, {name: run_case(case, folder / name, None) for name, case in cases.items()}
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
-def together(
-    request: pytest.FixtureRequest,
-    cases: dict[str, dict[str, Any]],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Path, dict[str, list[Any]]]:
+OF_THREE = ("SASRec", "small-batches", "negatives", "sampled-ranking")
+"""What three processes are tried with."""
+
+
+@pytest.fixture(scope="module")
+def two(cases: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Found:
+    return run_together(2, cases, tmp_path_factory.mktemp("two"))
+
+
+@pytest.fixture(scope="module")
+def three(cases: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Found:
+    some = {name: cases[name] for name in OF_THREE}
+    return run_together(3, some, tmp_path_factory.mktemp("three"))
+
+
+def run_together(size: int, cases: dict[str, dict[str, Any]], folder: Path) -> Found:
     """Each case's outcome in each process of a group."""
-    size = request.param
-    folder = tmp_path_factory.mktemp(f"together-{size}")
     workers = [
         subprocess.Popen(
             [
@@ -115,7 +124,7 @@ def together(
         for rank in range(size)
     ]
     try:
-        codes = [worker.wait(timeout=200) for worker in workers]
+        codes = [worker.wait(timeout=400) for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
@@ -130,10 +139,22 @@ def together(
 NAMES = [*cases_of(World(Path(), Path(), Path()))]
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "masking-model"])
-def test_several_processes_are_one(
-    name: str, alone: tuple[Path, dict[str, Any]], together: tuple[Path, dict[str, Any]]
+def test_two_processes_are_one(name: str, alone: tuple[Path, dict[str, Any]], two: Found) -> None:
+    check_same(name, alone, two)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", OF_THREE)
+def test_three_processes_are_one(
+    name: str, alone: tuple[Path, dict[str, Any]], three: Found
 ) -> None:
+    check_same(name, alone, three)
+
+
+def check_same(name: str, alone: tuple[Path, dict[str, Any]], together: Found) -> None:
     folder, expected = alone[0] / name, alone[1][name]
     other, found = together[0] / name, together[1][name]
 
@@ -161,11 +182,11 @@ def test_several_processes_are_one(
 
 
 def test_every_user_counts_once_whatever_a_model_draws(
-    alone: tuple[Path, dict[str, Any]], together: tuple[Path, dict[str, Any]]
+    alone: tuple[Path, dict[str, Any]], two: Found
 ) -> None:
     # BERT4Rec's loss is a mean over masked places, of which processes have different numbers, so
     # that it is near that of one process and not the same.
-    expected, found = alone[1]["masking-model"], together[1]["masking-model"]
+    expected, found = alone[1]["masking-model"], two[1]["masking-model"]
     assert found[0]["ranks"][:2] == expected["ranks"][:2]
     assert len(set(found[0]["ranks"][0])) == len(found[0]["ranks"][0]) == USERS
     assert all(one["ranks"] == found[0]["ranks"] for one in found)
