@@ -73,6 +73,12 @@ def build_loaders(
     """
     from recbole.data.utils import create_samplers, get_dataloader
 
+    if mask_history and config["benchmark_filename"]:
+        raise ConfigError(
+            "`linkedout.mask_history` needs one row for each prefix of a history, which RecBole "
+            "makes of a plain .inter file; `benchmark_filename` brings rows of its own: leave out "
+            "one of the two"
+        )
     try:
         parts = dataset.build()
     except (KeyError, ValueError, NotImplementedError) as error:
@@ -81,7 +87,7 @@ def build_loaders(
         ) from error
     check_parts(config, parts, world)
     samplers = create_samplers(config, dataset, parts)
-    history = _histories(config, parts) if mask_history else None
+    history = Histories.of(parts) if mask_history else None
     loaders = []
     for position, phase in enumerate(Loaders._fields):
         kind = get_dataloader(config, phase)
@@ -148,16 +154,6 @@ class Histories(NamedTuple):
         ends = counts.cumsum(0)
         offset = torch.arange(int(ends[-1]) if len(ends) else 0) - (ends - counts)[row]
         return row, self.items[start[row] + offset]
-
-
-def _histories(config: Any, parts: Any) -> Histories:
-    if config["benchmark_filename"]:
-        raise ConfigError(
-            "`linkedout.mask_history` needs one row for each prefix of a history, which RecBole "
-            "makes of a plain .inter file; `benchmark_filename` brings rows of its own: leave out "
-            "one of the two"
-        )
-    return Histories.of(parts)
 
 
 class _Masked:
