@@ -24,7 +24,7 @@ from recbole_adapters.naming import name_of
 from recbole_adapters.options import SECTION, ItemEncoderOptions
 from recbole_adapters.ranking import RowRanks
 from recbole_adapters.settings import read_files
-from recbole_adapters.slots import find_model
+from recbole_adapters.slots import check_adaptable, find_model
 from recbole_adapters.trainer import make_trainer
 
 _OURS = ("local_rank", "world_size", "nproc", "offset", "ip", "port")
@@ -69,8 +69,11 @@ def read_config(request: Request) -> Any:
             f"{', '.join(f'`{name}`' for name in taken)} start RecBole's own processes, which do "
             "not run on current torch; give `nproc` to `recbole_adapters.run`"
         )
-    read_files(request.config_files)  # whose errors are clearer than RecBole's
+    # Read here first: these errors are clearer than RecBole's.
+    settings = read_files(request.config_files) | dict(request.config_dict)
     model = find_model(request.model) if isinstance(request.model, str) else request.model
+    if ItemEncoderOptions.from_section(settings.get(SECTION)).replaces:
+        check_adaptable(model)
     torch.cuda.is_available()  # before RecBole hides devices, which the driver heeds only once
     try:
         config = Config(

@@ -46,6 +46,14 @@ def test_nproc_beyond_the_rows(world: World) -> None:
         run_here(request, Group(0, 400, torch.device("cpu")))
 
 
+def test_a_model_without_a_table_is_refused_before_recbole_reads_its_settings(
+    world: World,
+) -> None:
+    full = {"linkedout": {"encoder": "identity"}, "eval_args": LEAVE_ONE_OUT}
+    # With a full ranking RecBole itself would stop at DIN's own metrics first.
+    refused(world, "DIN cannot take an item encoder", model="DIN", settings=full)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
