@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from linkedout_lightning.compare.files import content_digest, digest
 from linkedout_lightning.compare.names import EncoderName
+from linkedout_lightning.compare.tunables import OF_ENCODER, OF_TRAINING
 from linkedout_lightning.errors import ConfigError, DataError
 from recbole_adapters.compat import require_recbole, session
 from recbole_adapters.launcher import Request
@@ -28,26 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TUNABLE", "complete", "inputs", "protocol", "settings"]
 
-TUNABLE = (
-    "dim",
-    "rank",
-    "compressor",
-    "queries",
-    "top_k",
-    "temperature",
-    "balance_weight",
-    "id_dropout",
-    "item_dropout",
-    "expert_dropout",
-    "whitening_power",
-    "output_norm",
-    "missing",
-    "lr",
-    "batch_size",
-    "epochs",
-    "patience",
-    "recbole_settings",
-)
+TUNABLE = (*OF_ENCODER, *OF_TRAINING, "recbole_settings")
 """Settings that `overrides` may change."""
 
 _OURS = {

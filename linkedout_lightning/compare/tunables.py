@@ -11,7 +11,7 @@ BACKBONES = ("sasrec", "gru4rec")
 SPLITS = ("leave_one_out", "temporal", "cold_items")
 LOSSES = ("full", "in_batch", "sampled")
 
-TUNABLE = (
+OF_ENCODER = (
     "dim",
     "rank",
     "compressor",
@@ -25,18 +25,23 @@ TUNABLE = (
     "whitening_power",
     "output_norm",
     "missing",
+)
+"""Settings of the item encoder, the same whatever engine trains it."""
+
+OF_TRAINING = ("lr", "batch_size", "epochs", "patience")
+"""Settings of the training that every engine has."""
+
+TUNABLE = (
+    *OF_ENCODER,
+    *OF_TRAINING,
     "blocks",
     "heads",
     "gru_layers",
     "loss",
     "negatives",
-    "lr",
     "weight_decay",
     "dropout",
     "gradient_clip",
-    "batch_size",
-    "epochs",
-    "patience",
 )
 """Settings that `overrides` may change for an encoder, a backbone or one pair of them."""
 
