@@ -42,7 +42,7 @@ def shareable(argument: str) -> str:
     """An argument without the folders of this machine, for reports that are passed on.
 
     Example:
-        >>> shareable("--store=/home/ada/features"), shareable("runs/features")
+        >>> shareable("--store=/data/features"), shareable("runs/features")
         ('--store=…/features', 'runs/features')
     """
     option, equals, value = argument.rpartition("=")
