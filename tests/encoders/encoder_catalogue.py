@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from linkedout_lightning.encoders import LinkedOutItemEncoder
 
 LAYERS, SLOTS, WIDTH = 3, 2, 24
 
@@ -33,3 +35,16 @@ def make_catalogue() -> Catalogue:
     train = torch.rand(60, generator=g) < 0.7
     train[:4] = True
     return Catalogue(make_features(60, seed=0), mask, train)
+
+
+def build(catalogue: Catalogue, **options: Any) -> LinkedOutItemEncoder:
+    torch.manual_seed(0)
+    defaults: dict[str, Any] = {
+        "dim": 8,
+        "rank": 12,
+        "new_slots": [1],
+        "train_items": catalogue.train,
+    }
+    return LinkedOutItemEncoder.from_features(
+        catalogue.features, catalogue.mask, **{**defaults, **options}
+    )

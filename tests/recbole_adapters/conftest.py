@@ -16,3 +16,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("recbole")
     write_store(folder / "features")
     return World(write_dataset(folder), folder / "features", folder / "runs")
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory):
+    """Features of the first 1,600 of ml-100k's 1,682 items, some of which nobody here has seen."""
+    from small_world import write_store
+
+    folder = tmp_path_factory.mktemp("films") / "features"
+    write_store(folder, tuple(str(number) for number in range(1, 1601)))
+    return folder
