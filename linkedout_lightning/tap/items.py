@@ -27,11 +27,13 @@ class Item:
         item_id: The item's id.
         video: Path of its video, or ``None`` for an item without one.
         columns: Its texts by column.
+        cover: Path of its cover image, or ``None``.
     """
 
     item_id: str
     video: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    cover: str | None = None
 
 
 def read_items(

@@ -183,6 +183,11 @@ class VideoLLMTap(LightningModule):
         return self._builder.template.columns
 
     @property
+    def sources(self) -> frozenset[str]:
+        """What must be decoded for it: some of ``"video"`` and ``"cover"``."""
+        return frozenset({"video"} if self.sees else ())
+
+    @property
     def hidden_size(self) -> int:
         """D, the size of a hidden state."""
         config = getattr(self.decoder.module, "config", None)

@@ -25,11 +25,14 @@ class TapInput:
         frames: Decoded frames, or ``None`` for an item without a video.
         columns: Texts by name, for the prompt's ``{title}`` and other fields. An absent or blank
             value means that the item has no such text.
+        cover: Its cover image as a video of one frame, or ``None``; only views that see the cover
+            use it.
     """
 
     item_id: str
     frames: Frames | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    cover: Frames | None = None
 
 
 @dataclass(frozen=True)
