@@ -1,4 +1,4 @@
-"""Only regular files are opened: a FIFO or a device would block or never end."""
+"""What may be opened: regular files only, as a FIFO or a device would block or never end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import stat
 
 from linkedout_lightning.errors import VideoDecodeError
 
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
+"""Files that are decoded as still images, by the end of their name (in any case)."""
+
 _KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a FIFO",
@@ -15,6 +18,11 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+def is_image(path: str) -> bool:
+    """Whether a file's name says that it is a still image."""
+    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
 
 
 def require_regular_file(path: str) -> None:

@@ -109,8 +109,7 @@ class DecodePool:
                 future.cancel()
                 continue
             try:
-                backend = self._sampler.resolved_backend
-                future.set_result(worker.decode(path, backend, self._sampler.settings))
+                future.set_result(worker.decode(path, *self._sampler.decoding_of(path)))
             except VideoDecodeError as error:
                 future.set_result(error)
             except BaseException as error:

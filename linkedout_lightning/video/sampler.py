@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from linkedout_lightning.errors import ConfigError
-from linkedout_lightning.video.backends import BACKENDS, Backend, find_backend, load
+from linkedout_lightning.video.backends import (
+    BACKENDS,
+    STILLS,
+    Backend,
+    find_backend,
+    load,
+    require_installed,
+)
+from linkedout_lightning.video.files import is_image
 from linkedout_lightning.video.frames import Frames
 from linkedout_lightning.video.isolation import DecoderProcess
 from linkedout_lightning.video.settings import MAX_PIXELS, DecodeSettings
@@ -30,6 +38,9 @@ class FrameSampler:
 
     Damaged packets are stepped over: as long as one frame decodes there is a result, in which the
     frame before a lost one stands in for it.
+
+    A still image (``.jpg``, ``.jpeg``, ``.png``, ``.webp``, ``.bmp``) is one frame, whatever
+    ``frames`` and ``backend`` say: upright by its EXIF tag, transparency on white, resized alike.
 
     Untrusted files: decoding runs in one persistent worker process, with a limit of time and of
     memory, whose crash or hang costs that video only. ``DecodePool`` does it in many.
@@ -100,26 +111,49 @@ class FrameSampler:
             VideoDecodeError: If it yields no frames, with the reason.
         """
         name = os.fsdecode(path)
+        backend, settings = self.decoding_of(name)
         if not self.isolate:
-            return load(self.resolved_backend.function)(name, self.settings)
-        return self._worker().decode(name, self.resolved_backend, self.settings)
+            return load(backend.function)(name, settings)
+        return self._worker().decode(name, backend, settings)
+
+    def decoding_of(self, path: str) -> tuple[Backend, DecodeSettings]:
+        """Which decoder a file goes to and what it is told, by the file's name.
+
+        Raises:
+            MissingExtraError: If the file is an image and Pillow is not installed.
+        """
+        if not is_image(path):
+            return self.resolved_backend, self.settings
+        return self._stills
+
+    @cached_property
+    def _stills(self) -> tuple[Backend, DecodeSettings]:
+        require_installed(STILLS, "decoding still images")
+        return STILLS, replace(self.settings, frames=1)
 
     def new_worker(self) -> DecoderProcess:
         """A decoding process with this sampler's limits, not yet started."""
         return DecoderProcess(timeout_s=self.timeout_s, memory_mb=self.memory_mb)
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What decides the pixels, as JSON-able values: two equal ones give equal frames."""
+    def fingerprint(self, *, images: bool = False) -> dict[str, Any]:
+        """What decides the pixels, as JSON-able values: two equal ones give equal frames.
+
+        Args:
+            images: Whether still images are decoded too; then their decoder is named beside.
+        """
         backend = self.resolved_backend
         names = {
             *backend.packages,
             *(BACKENDS[backend.fallback].packages if backend.fallback else ()),
         }
+        if images:
+            names |= set(STILLS.packages)
         return {
             "frames": self.frames,
             "size": _named(self.size),
             "strategy": self.strategy,
             "backend": backend.name,
+            **({"images": STILLS.name} if images else {}),
             "versions": {name: _version(name) for name in sorted(names)},
         }
 

@@ -43,6 +43,10 @@ BACKENDS = {
     ),
 }
 
+STILLS = Backend("pillow", f"{_HERE}.stills:decode", ("pillow",))
+# Packages whose module is called otherwise.
+_MODULES = {"pillow": "PIL"}
+
 
 def find_backend(name: str) -> Backend:
     """Look a backend up and see that it is installed.
@@ -62,10 +66,19 @@ def find_backend(name: str) -> Backend:
         known = ", ".join(["auto", *BACKENDS])
         raise ConfigError(f"`backend` is {name!r}; give one of {known}, or 'module:function'")
     backend = BACKENDS["pyav" if name == "auto" else name]
-    for package in backend.packages:
-        if find_spec(package) is None:
-            raise MissingExtraError(package, "video", f"decoding videos with {backend.name}")
+    require_installed(backend, f"decoding videos with {backend.name}")
     return backend
+
+
+def require_installed(backend: Backend, what_for: str) -> None:
+    """See that the packages of a backend are there, without importing them.
+
+    Raises:
+        MissingExtraError: If one is not.
+    """
+    for package in backend.packages:
+        if find_spec(_MODULES.get(package, package)) is None:
+            raise MissingExtraError(package, "video", what_for)
 
 
 def load(function: str) -> Decode:
