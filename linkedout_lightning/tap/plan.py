@@ -20,7 +20,7 @@ from linkedout_lightning.tap.items import Item
 
 if TYPE_CHECKING:
     from linkedout_lightning.store import FeatureStore
-    from linkedout_lightning.tap.inputs import InputBuilder
+    from linkedout_lightning.tap.preparing import Preparer
     from linkedout_lightning.tap.types import TapInput
 
 # Tokens of a batch of texts with padding: 32 titles fit easily, 32 long documents would not.
@@ -114,7 +114,7 @@ def shard_of(items: Sequence[Item], shard: str) -> list[Item]:
     return [item for item in items if _hash(item.item_id) % count == index]
 
 
-def text_lengths(builder: InputBuilder, items: Sequence[Mapping[str, str]]) -> list[int]:
+def text_lengths(builder: Preparer, items: Sequence[Mapping[str, str]]) -> list[int]:
     """Tokens of each item's filled prompt."""
     lengths: list[int] = []
     for start in range(0, len(items), 1024):

@@ -26,11 +26,15 @@ from linkedout_lightning.tap.identity import digest_of_model, numerics, wording
 from linkedout_lightning.tap.inputs import InputBuilder
 from linkedout_lightning.tap.layers import CONVENTION, LayerSpec, find_decoder, resolve_layers
 from linkedout_lightning.tap.loading import load_pretrained
+from linkedout_lightning.tap.preparing import Preparer, check_generation, places, slot_names
 from linkedout_lightning.tap.prompts import PromptTemplate
 from linkedout_lightning.tap.types import TapBatch, TapBucket, TapInput, TapOutput
+from linkedout_lightning.tap.views import View, parse_views
 
 OnPrefill = Callable[[int, Tensor], None]
 """Called with a layer and its state of the prefill, ``(b, P, D)``."""
+
+_GROUPS, _PROMPT = ("visual", "text", "last"), "{title}"
 
 
 class VideoLLMTap(LightningModule):
@@ -52,6 +56,9 @@ class VideoLLMTap(LightningModule):
             from ``{title}``), ``"last"`` (last token of the prefill), ``"generated:16"`` (16
             greedily generated tokens, fewer after an end of sequence).
         prompt: Template with column names in braces.
+        views: Several prompts by name, in place of ``prompt`` and ``groups``: each with what it
+            sees (the video, the cover, nothing) and its own groups. Slots are then called
+            ``"name/visual"`` and so on. Every view is a forward pass of its own.
         frames: How many frames a video is to be sampled to by whoever decodes it; the tap itself
             takes any number.
         chat_template: Whether prompts go through the chat template; ``None`` for models that see
@@ -81,8 +88,9 @@ class VideoLLMTap(LightningModule):
         *,
         processor: Any,
         layers: LayerSpec = "all",
-        groups: Sequence[str] = ("visual", "text", "last"),
-        prompt: str = "{title}",
+        groups: Sequence[str] = _GROUPS,
+        prompt: str = _PROMPT,
+        views: Mapping[str, View | Mapping[str, Any]] | None = None,
         frames: int = 8,
         chat_template: bool | None = None,
         padding_side: Literal["left", "right"] = "left",
@@ -99,30 +107,32 @@ class VideoLLMTap(LightningModule):
         self.model = model.requires_grad_(False).eval()
         self.decoder = find_decoder(model)
         self.layers = resolve_layers(layers, len(self.decoder))
-        self.groups = parse_groups(groups)
         self.frames = frames
-        template = PromptTemplate(prompt, max_chars=max_chars)
-        self._check_groups(template, padding_side)
         tokenizer = getattr(processor, "tokenizer", processor)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
         seen = visual_ids(model, processor)
         self.sees = bool(seen)
+        self.views = self._views(views, prompt, groups)
+        self.groups = tuple(g for view in self.views.values() for g in view.parsed_groups)
+        check_generation(self.groups, model, padding_side=padding_side)
         has_template = bool(getattr(processor, "chat_template", None) or tokenizer.chat_template)
-        self._builder = InputBuilder(
-            processor,
-            template=template,
-            groups=self.groups,
-            visual_ids=seen,
-            argument_names=argument_names(model),
-            chat=(self.sees and has_template) if chat_template is None else chat_template,
-            padding_side=padding_side,
-            own_positions=numbers_positions(model),
-            processor_kwargs=processor_kwargs,
-        )
-        generated = [group for group in self.groups if group.kind == "generated"]
-        self._generated = sum(group.count for group in generated)
-        self._generated_slot = self.slots.index(generated[0].name) if generated else -1
+        builders = [
+            InputBuilder(
+                processor,
+                template=PromptTemplate(view.prompt, max_chars=max_chars),
+                groups=view.parsed_groups,
+                visual_ids=seen,
+                argument_names=argument_names(model),
+                chat=(self.sees and has_template) if chat_template is None else chat_template,
+                padding_side=padding_side,
+                own_positions=numbers_positions(model),
+                processor_kwargs=processor_kwargs,
+            )
+            for view in self.views.values()
+        ]
+        self._preparer = Preparer(builders, [view.sees for view in self.views.values()])
+        self._places = places(self.views)
         self._end_ids = end_ids(model, tokenizer)
         self._model_name = model_name or type(model).__name__
         self._revision = revision
@@ -175,17 +185,18 @@ class VideoLLMTap(LightningModule):
     @property
     def slots(self) -> tuple[str, ...]:
         """Names of the S slots."""
-        return tuple(slot for group in self.groups for slot in group.slots)
+        return slot_names(self.views)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of the item table that the prompt wants."""
-        return self._builder.template.columns
+        """Columns of the item table that the prompts want, each once."""
+        return self._preparer.template.columns
 
     @property
     def sources(self) -> frozenset[str]:
         """What must be decoded for it: some of ``"video"`` and ``"cover"``."""
-        return frozenset({"video"} if self.sees else ())
+        seen = {view.sees for view in self.views.values()} if self.sees else set()
+        return frozenset(seen - {"nothing"})
 
     @property
     def hidden_size(self) -> int:
@@ -196,12 +207,12 @@ class VideoLLMTap(LightningModule):
         return int(self._embeddings().embedding_dim)
 
     @property
-    def prepare(self) -> InputBuilder:
+    def prepare(self) -> Preparer:
         """Turns items into a `TapBatch`: ``tap.prepare(items)``.
 
         It holds no model, so it serves as a data loader's ``collate_fn`` in worker processes.
         """
-        return self._builder
+        return self._preparer
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: the model is frozen."""
@@ -225,8 +236,10 @@ class VideoLLMTap(LightningModule):
         for bucket in batch.buckets:
             pooled, valid = self._extract(bucket.to(device))
             rows = bucket.rows.to(device)
-            features[rows] = pooled.masked_fill(~valid[:, None, :, None], 0.0)
-            mask[rows] = valid
+            place = self._places[bucket.view]
+            slots = slice(place.start, place.stop)
+            features[rows, :, slots] = pooled.masked_fill(~valid[:, None, :, None], 0.0)
+            mask[rows, slots] = valid
         return TapOutput(batch.item_ids, features, mask)
 
     def predict_step(self, batch: TapBatch, batch_idx: int) -> TapOutput:
@@ -250,7 +263,7 @@ class VideoLLMTap(LightningModule):
         """
         if batch_size < 1:
             raise ConfigError(f"`batch_size` is {batch_size}; give 1 or more")
-        order = sorted(range(len(items)), key=lambda i: self._work(items[i]))
+        order = sorted(range(len(items)), key=lambda i: self.prepare.work_hint(items[i]))
         features = torch.zeros(len(items), len(self.layers), len(self.slots), self.hidden_size)
         mask = torch.zeros(len(items), len(self.slots), dtype=torch.bool)
         for start in range(0, len(order), batch_size):
@@ -266,18 +279,45 @@ class VideoLLMTap(LightningModule):
         """
         if self._revision is None:
             self._revision = digest_of_model(self.model)
-        template = self._builder.template
+        builder = self._preparer.builders[0]
         return {
             "model": self._model_name,
             "revision": self._revision,
             "layers": list(self.layers),
             "layer_convention": CONVENTION,
-            "groups": [group.name for group in self.groups],
-            "prompt": template.template,
-            "max_chars": template.max_chars,
+            **self._asked(),
+            "max_chars": builder.template.max_chars,
             **numerics(self.model),
-            **wording(self._builder.processor, self._builder.chat, self._builder.processor_kwargs),
+            **wording(builder.processor, builder.chat, builder.processor_kwargs),
         }
+
+    def _asked(self) -> dict[str, Any]:
+        """The views as the fingerprint has them; an unnamed one as before there were views."""
+        if "" not in self.views:
+            named = {name: view.to_json() for name, view in self.views.items()}
+            return {"groups": [], "prompt": "", "views": named}
+        return {
+            "groups": [group.name for group in self.groups],
+            "prompt": self.views[""].prompt,
+        }
+
+    def _views(
+        self,
+        views: Mapping[str, View | Mapping[str, Any]] | None,
+        prompt: str,
+        groups: Sequence[str],
+    ) -> dict[str, View]:
+        if views is None:
+            return {"": View(prompt, groups=[group.name for group in parse_groups(groups)])}
+        if prompt != _PROMPT or tuple(groups) != _GROUPS:
+            raise ConfigError("give `views`, or `prompt` and `groups`, not both")
+        parsed = parse_views(views)
+        if not self.sees and (name := next((n for n in parsed if parsed[n].sees != "nothing"), "")):
+            raise ConfigError(
+                f"the view {name!r} sees the {parsed[name].sees}, but the model only reads text; "
+                "give it `sees: nothing`, or take a model that sees"
+            )
+        return parsed
 
     def _extract(self, bucket: TapBucket) -> tuple[Tensor, Tensor]:
         """Features ``(b, L, S, D)`` and mask ``(b, S)`` of one bucket."""
@@ -291,12 +331,13 @@ class VideoLLMTap(LightningModule):
             features[:, self.layers.index(layer)] = pooled.to(features.device)
 
         inputs = self._typed(bucket.inputs)
-        if not self._generated:
+        place = self._places[bucket.view]
+        if not place.generated:
             self._prefill(inputs, on_prefill)
             return features, valid
-        mean = self._generate(inputs, on_prefill)
+        mean = self._generate(inputs, on_prefill, tokens=place.generated)
         generated = torch.stack([mean.of(k).to(features.device) for k in self.layers], dim=1)
-        at = self._generated_slot
+        at = place.generated_at
         always = torch.ones(rows, 1, dtype=torch.bool, device=valid.device)
         return (
             torch.cat([features[:, :, :at], generated[:, :, None], features[:, :, at:]], dim=2),
@@ -314,10 +355,12 @@ class VideoLLMTap(LightningModule):
         with reading(self.decoder, self.layers, on_state):
             self.model(**inputs, use_cache=False)
 
-    def _generate(self, inputs: dict[str, Tensor], on_prefill: OnPrefill) -> GeneratedMean:
+    def _generate(
+        self, inputs: dict[str, Tensor], on_prefill: OnPrefill, *, tokens: int
+    ) -> GeneratedMean:
         # Generation numbers the positions by itself, from the attention mask.
         inputs.pop("position_ids", None)
-        mean = GeneratedMean(self._generated, end_ids=self._end_ids)
+        mean = GeneratedMean(tokens, end_ids=self._end_ids)
         generate(
             self.model,
             inputs,
@@ -335,28 +378,3 @@ class VideoLLMTap(LightningModule):
 
     def _embeddings(self) -> Any:
         return self.model.get_input_embeddings()  # type: ignore[operator]
-
-    def _work(self, item: TapInput) -> tuple[tuple[int, ...], int]:
-        shape = () if item.frames is None else tuple(item.frames.data.shape[:3])
-        return shape, self._builder.length_hint(item)
-
-    def _check_groups(self, template: PromptTemplate, padding_side: str) -> None:
-        kinds = {group.kind for group in self.groups}
-        if "title" in kinds and "title" not in template.columns:
-            raise ConfigError(
-                f"`groups` holds 'title', but the prompt {template.template!r} has no {{title}}; "
-                "put it into the prompt or leave the group out"
-            )
-        if "generated" not in kinds:
-            return
-        if padding_side == "right":
-            raise ConfigError(
-                "generating needs padding_side='left': after padding on the right a model goes on "
-                "from padding"
-            )
-        can_generate = getattr(self.model, "can_generate", lambda: False)
-        if not can_generate():
-            raise ConfigError(
-                f"`groups` asks for generated tokens, but {type(self.model).__name__} has no head "
-                "to generate with; load it with its language-model head or leave the group out"
-            )

@@ -37,7 +37,7 @@ class TapInput:
 
 @dataclass(frozen=True)
 class TapBucket:
-    """Items of one batch that go through the model together: their frames have one shape.
+    """Items of one batch that go through the model together: one view, frames of one shape.
 
     Attributes:
         rows: Positions of these items in the batch, long ``(b,)``.
@@ -45,12 +45,14 @@ class TapBucket:
         weights: How each slot averages the prefill's tokens, float32 ``(b, S, P)``; a row sums to
             one, or to zero where the item has no such token.
         sparse: Whether some tokens, such as padding, go into no slot.
+        view: Which of the tap's views these inputs are of.
     """
 
     rows: Tensor
     inputs: dict[str, Tensor]
     weights: Tensor
     sparse: bool = True
+    view: int = 0
 
     def to(self, device: torch.device | str) -> TapBucket:
         """Move every tensor; ``rows`` stays, as it only addresses the output."""
@@ -69,7 +71,7 @@ class TapBatch:
 
     Attributes:
         item_ids: Ids in the order of the items given.
-        buckets: The items by frame shape; an item without any token is in none.
+        buckets: The items by view and frame shape; an item without any token is in none.
     """
 
     item_ids: list[str]
