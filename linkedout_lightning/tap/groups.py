@@ -85,32 +85,60 @@ def average(chosen: Tensor) -> Tensor:
 def span_averages(chosen: Tensor, *, spans: int, steps: int) -> Tensor:
     """Weights that average visual tokens within equal spans of time.
 
-    The V visual tokens, in their order, cover ``steps`` equal steps of time (frames, or merged
-    pairs of them). A span averages the steps that it covers, each by the share of it covered, so
-    any number of spans is well defined: spans that are shorter than a step repeat it. Where V is
-    no multiple of ``steps`` (a separator token, pruned tokens) each token is a step of its own.
+    A span averages the steps of time that it covers, each by the share of it covered, so any
+    number of spans is well defined: spans that are shorter than a step repeat it. A step counts
+    by its time and not by its tokens, however many of them a model pruned (see `steps_of_time`).
 
     Args:
         chosen: Bool ``(P,)``, the visual tokens.
         spans: How many spans.
-        steps: How many steps of time the tokens cover.
+        steps: How many steps of time (frames, or merged pairs of them) the tokens cover.
 
     Returns:
         Float32 ``(spans, P)``; zero without visual tokens.
     """
-    tokens = int(chosen.sum())
     weights = torch.zeros(spans, len(chosen))
-    if not tokens:
+    if not chosen.any():
         return weights
-    if steps < 1 or tokens % steps:
-        steps = tokens
-    edges = torch.arange(spans + 1, dtype=torch.float64) / spans * steps
-    start = torch.arange(steps, dtype=torch.float64)
+    step = steps_of_time(chosen, steps=steps)
+    tokens = torch.bincount(step[step >= 0])  # (steps,)
+    edges = torch.arange(spans + 1, dtype=torch.float64) / spans * len(tokens)
+    start = torch.arange(len(tokens), dtype=torch.float64)
     upper = torch.minimum(edges[1:, None], start + 1)
     covered = (upper - torch.maximum(edges[:-1, None], start)).clamp(min=0)  # (spans, steps)
-    by_token = covered.repeat_interleave(tokens // steps, dim=1)  # (spans, V)
-    weights[:, chosen] = (by_token / by_token.sum(dim=1, keepdim=True)).float()
+    share = covered / covered.sum(dim=1, keepdim=True) / tokens
+    placed = torch.where(step >= 0, share[:, step.clamp(min=0)], 0.0)  # (spans, V)
+    weights[:, chosen] = placed.float()
     return weights
+
+
+def steps_of_time(chosen: Tensor, *, steps: int) -> Tensor:
+    """Which step of time each of the V visual tokens shows, in their order.
+
+    - As many runs of visual tokens as steps: a run is a step, however long. So it is where time
+      stamps or brackets stand between frames, also after static tokens were pruned.
+    - An equal number of tokens a step, else; one token too many is a separator at the end (the
+      newline of LLaVA-OneVision), which belongs to no time.
+    - Any other number (tokens pruned within one run): each token is a step of its own, so that
+      the spans hold equal numbers of tokens.
+
+    Args:
+        chosen: Bool ``(P,)``, the visual tokens, one at least.
+        steps: How many steps of time they cover.
+
+    Returns:
+        Long ``(V,)``; -1 for a token of no time.
+    """
+    count = int(chosen.sum())
+    before = torch.cat([chosen.new_zeros(1), chosen[:-1]])
+    run = (chosen & ~before).cumsum(0)[chosen] - 1  # (V,)
+    if int(run[-1]) + 1 == steps:
+        return run
+    position = torch.arange(count)
+    if steps < 1 or steps > count or count % steps > 1:
+        return position
+    step = position // (count // steps)
+    return torch.where(step < steps, step, -1)
 
 
 def pool(state: Tensor, weights: Tensor, *, sparse: bool = True) -> Tensor:

@@ -6,6 +6,7 @@ token is a byte, so the ids of a text are a run of a row's ids.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,15 @@ from linkedout_lightning.video import Frames
 PROMPT = "About: {title}."
 
 
-def frames(count: int, *, height: int = 32, width: int = 32, seed: int = 0) -> Frames:
-    """Random frames, two a second."""
+def frames(
+    count: int, *, height: int = 32, width: int = 32, seed: int = 0, still: float = 0.0
+) -> Frames:
+    """Random frames, two a second; a share of the rows may stand still from frame to frame."""
     data = np.random.default_rng(seed).integers(0, 255, (count, height, width, 3), dtype=np.uint8)
+    for n in range(count):
+        # Another share in every frame, so that pruned frames have unequal numbers of tokens.
+        rows = round(height * still) * (n % 3) // 2
+        data[n, :rows] = data[0, :rows]
     return Frames(data, np.arange(count) / 2, fps=8.0, duration=count / 2, backend="test")
 
 
@@ -118,44 +125,81 @@ def run_of(row: list[int], wanted: list[int]) -> list[int]:
     raise AssertionError("the prompt's tokens are not in the row")
 
 
-def positions(model: Any, processor: Any, row: list[int], i: TapInput) -> dict[str, list[int]]:
+def positions(model: Any, processor: Any, row: list[int], i: TapInput) -> dict[str, Places]:
     """Positions of each group's tokens in a row of ids (padding must not look like text)."""
     tokenizer = getattr(processor, "tokenizer", processor)
-    config = model.config
-    visual_ids = {getattr(config, name, None) for name in ("image_token_id", "video_token_id")} - {
-        None
-    }
+    visual = places_of_ids(model, row)
     title = i.columns.get("title", "")
     text = PROMPT.format(title=title)
     found = run_of(row, tokenizer(text, add_special_tokens=False)["input_ids"])
     start = len(PROMPT.split("{title}")[0].encode())
     pads = {tokenizer.pad_token_id}
-    places = {
-        "visual": [p for p, token in enumerate(row) if token in visual_ids],
-        "text": found if title else [],
-        "title": found[start : start + len(title.encode())],
-        "last": [max(p for p, token in enumerate(row) if token not in pads)],
+    places: dict[str, Places] = {
+        "visual": [visual],
+        "text": [found if title else []],
+        "title": [found[start : start + len(title.encode())]],
+        "last": [[max(p for p, token in enumerate(row) if token not in pads)]],
     }
-    if i.frames is not None:
-        # Qwen's family merges two frames into one step of time; four spans of two steps show each
-        # step twice.
-        steps = len(i.frames) // (2 if "qwen" in config.model_type else 1)
-        each = len(places["visual"]) // steps
+    steps = [] if i.frames is None else steps_of(model, visual, len(i.frames))
     for span in range(4):
+        # The numbers of steps here divide the four spans, or are divided by them.
         places[f"visual:4/{span}"] = [
-            p
-            for n, p in enumerate(places["visual"])
-            if n // each * 4 < (span + 1) * steps and (n // each + 1) * 4 > span * steps
+            step
+            for n, step in enumerate(steps)
+            if n * 4 < (span + 1) * len(steps) and (n + 1) * 4 > span * len(steps)
         ]
     return places
 
 
-def pooled(states: list[Tensor], row: int, places: list[int]) -> Tensor:
-    """Mean over some tokens, float64, ``(L, D)``; zeros without any."""
-    if not places:
+Places = list[list[int]]
+"""Positions of a slot's tokens by step of time; a slot that knows no time has one step."""
+
+MERGES_PAIRS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v")
+"""Families that merge two frames into one step of time."""
+
+
+def places_of_ids(model: Any, row: list[int]) -> list[int]:
+    """Where a row has visual tokens."""
+    return [p for p, token in enumerate(row) if token in visual_ids(model)]
+
+
+def visual_ids(model: Any) -> list[int]:
+    """Ids of the placeholders of pictures and videos."""
+    ids = {getattr(model.config, name, None) for name in ("image_token_id", "video_token_id")}
+    return [*ids - {None}]
+
+
+def steps_of(model: Any, visual: list[int], count: int) -> list[list[int]]:
+    """The visual tokens of each step of time, by what is known of each family."""
+    family = model.config.model_type
+    if family == "llava_onevision":
+        visual = visual[:-1]  # the newline after the last frame
+    if family == "video_llama_3":
+        # Its frames lose their static tokens, and a time stamp stands before each.
+        runs = [[visual[0]]]
+        for before, after in pairwise(visual):
+            if after == before + 1:
+                runs[-1].append(after)
+            else:
+                runs.append([after])
+        assert len(runs) == count
+        return runs
+    steps = count // 2 if family in MERGES_PAIRS else count
+    each, rest = divmod(len(visual), steps)
+    assert not rest, "a step's tokens should be equally many"
+    return [visual[n * each : (n + 1) * each] for n in range(steps)]
+
+
+def pooled(states: list[Tensor], row: int, places: Places) -> Tensor:
+    """Mean over steps of the mean over a step's tokens, float64, ``(L, D)``; zeros without any."""
+    means = [
+        torch.stack([torch.stack([state[row, p].double() for state in states]) for p in step])
+        for step in places
+        if step
+    ]
+    if not means:
         return torch.zeros(len(states), states[0].shape[-1], dtype=torch.float64)
-    total = sum(torch.stack([state[row, p].double() for state in states]) for p in places)
-    return total / len(places)
+    return torch.stack([step.mean(0) for step in means]).mean(0)
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:

@@ -85,9 +85,32 @@ def test_spans_that_divide_the_tokens_are_plain_chunks() -> None:
         torch.testing.assert_close(weights[span], expected)
 
 
+def test_a_token_too_many_belongs_to_no_time() -> None:
+    chosen = torch.tensor([False, *[True] * 33, False])
+    weights = span_averages(chosen, spans=8, steps=8)
+    for span in range(8):
+        expected = torch.zeros(35)
+        expected[1 + span * 4 : 5 + span * 4] = 1 / 4
+        torch.testing.assert_close(weights[span], expected)
+
+
+def test_runs_of_unequal_length_are_steps_of_equal_time() -> None:
+    # Frames of 4, 1 and 3 tokens with text between them; two spans of one and a half frames.
+    chosen = torch.tensor([True] * 4 + [False] + [True] + [False] * 2 + [True] * 3)
+    first, second = span_averages(chosen, spans=2, steps=3)
+    a, b, c = 1 / 4, 1.0, 1 / 3
+    frames = torch.tensor([a, a, a, a, 0, b, 0, 0, c, c, c])
+    cover = torch.tensor([2, 2, 2, 2, 0, 1, 0, 0, 0, 0, 0]) / 3
+    torch.testing.assert_close(first, frames * cover)
+    cover = torch.tensor([0, 0, 0, 0, 0, 1, 0, 0, 2, 2, 2]) / 3
+    torch.testing.assert_close(second, frames * cover)
+
+
 def test_tokens_that_do_not_divide_into_steps_count_one_by_one() -> None:
-    weights = span_averages(torch.ones(33, dtype=torch.bool), spans=3, steps=8)
-    assert (weights > 0).sum(1).tolist() == [11, 11, 11]
+    weights = span_averages(torch.ones(36, dtype=torch.bool), spans=3, steps=8)
+    assert (weights > 0).sum(1).tolist() == [12, 12, 12]
+    fewer = span_averages(torch.ones(3, dtype=torch.bool), spans=3, steps=8)
+    torch.testing.assert_close(fewer, torch.eye(3))
     assert not span_averages(torch.zeros(4, dtype=torch.bool), spans=3, steps=8).any()
 
 

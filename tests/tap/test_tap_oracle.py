@@ -9,10 +9,11 @@ import pytest
 import tap_oracle as oracle
 import torch
 from tap_oracle import PROMPT, frames, item
+from tiny_models import IMAGE_FAMILIES, VIDEO_FAMILIES
 
 from linkedout_lightning.tap import TapInput, VideoLLMTap
 
-SEEING = ["smolvlm", "qwen2_5_vl", "qwen3_vl", "idefics3"]
+SEEING = [*VIDEO_FAMILIES, *IMAGE_FAMILIES]
 GROUPS = ["visual", "visual:4", "text", "title", "last"]
 BOUND = 1e-5
 Tiny = Callable[[str], Path]
@@ -37,9 +38,10 @@ def check(tap: VideoLLMTap, folder: Path, groups: list[list[TapInput]], *, side:
             places = oracle.positions(model, processor, inputs["input_ids"][row].tolist(), i)
             for s, slot in enumerate(tap.slots):
                 ours, name = output.features[at, :, s], f"{i.item_id} {slot}"
-                assert bool(output.mask[at, s]) == bool(places[slot]), name
+                some = any(places[slot])
+                assert bool(output.mask[at, s]) == some, name
                 theirs = oracle.pooled(states, row, places[slot])
-                if places[slot]:
+                if some:
                     assert oracle.relative_error(ours, theirs) < BOUND, name
                 else:
                     assert not ours.any(), name
@@ -62,6 +64,30 @@ def test_equals_hidden_states_pooled_by_hand(tiny_video_llm: Tiny, family: str, 
         [item("f", "No video at all"), item("g", "x")],
     ]
     check(tap, folder, groups, side=side)
+
+
+def test_spans_of_a_pruned_video_are_spans_of_time(tiny_video_llm: Tiny) -> None:
+    # VideoLLaMA3 drops the tokens of a frame that look as they did in the frame before.
+    folder = tiny_video_llm("video_llama_3")
+    tap = tap_of(folder)
+    groups = [[item("a", "A cat", frames(8, still=0.75)), item("b", None, frames(8, seed=1))]]
+    check(tap, folder, groups, side="left")
+    model, processor = oracle.load(folder)
+    rows = oracle.encode(processor, groups[0])["input_ids"].tolist()
+    pruned, whole = (
+        [len(step) for step in oracle.steps_of(model, oracle.places_of_ids(model, row), 8)]
+        for row in rows
+    )
+    assert len(set(whole)) == 1
+    assert len(set(pruned)) > 1
+
+
+def test_a_newline_token_counts_as_visual_and_belongs_to_no_time(tiny_video_llm: Tiny) -> None:
+    folder = tiny_video_llm("llava_onevision")
+    tap = tap_of(folder, groups=["visual", "visual:8"])
+    bucket = tap.prepare([item("a", "A cat", frames(8))]).buckets[0]
+    visual, *spans = (bucket.weights[0] > 0).sum(dim=1).tolist()
+    assert (visual, spans) == (33, [4] * 8)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -139,10 +165,12 @@ def test_batch_of_one_equals_batch_of_many(tiny_video_llm: Tiny, family: str) ->
     for n, one in enumerate(items):
         alone = tap.extract(tap.prepare([one]))
         assert torch.equal(alone.mask[0], many.mask[n])
-        torch.testing.assert_close(alone.features[0], many.features[n], rtol=0, atol=1e-4)
+        difference = float((alone.features[0] - many.features[n]).abs().max())
+        # As a share of the largest value where that is above one: float32 rounds in shares.
+        assert difference <= 1e-4 * max(1.0, float(many.features[n].abs().max()))
     sorted_by_work = tap.encode(items, batch_size=3)
     assert sorted_by_work.item_ids == many.item_ids
-    torch.testing.assert_close(sorted_by_work.features, many.features, rtol=0, atol=1e-4)
+    torch.testing.assert_close(sorted_by_work.features, many.features, rtol=1e-4, atol=1e-4)
 
 
 def test_nothing_known_of_an_item_is_masked(tiny_video_llm: Tiny) -> None:
