@@ -242,21 +242,31 @@ def _in_the_shell_s_way(arguments: list[str], config_class: type[Any]) -> list[s
         else:
             result.append(f"{option}{equals}{attached}")
     for option, found in pairs.items():
-        of_mappings = typing.get_origin(typing.get_args(hints[option])[1]) is dict
-        result.append(f"{option}={_as_mapping(found, of_mappings=of_mappings)}")
+        result.append(f"{option}={_as_mapping(found, typing.get_args(hints[option])[1])}")
     return result
 
 
-def _as_mapping(pairs: list[str], *, of_mappings: bool) -> str:
-    """JSON of ``key=value`` words; of ``outer.key=value`` words for a mapping of mappings."""
+def _as_mapping(pairs: list[str], hint: Any) -> str:
+    """JSON of ``key=value`` words; of ``outer.key=value`` words for a mapping of mappings.
+
+    Args:
+        pairs: The words.
+        hint: Type of the mapping's values. Where these are texts (or lists of them) a word such
+            as ``{title}`` or ``Title: x`` is one, though YAML has a mapping there.
+    """
     from yaml import YAMLError, safe_load
 
+    of_mappings = typing.get_origin(hint) is dict
+    innermost = typing.get_args(hint)[1] if of_mappings else hint
+    texts = str in (innermost, *_union_members(innermost))
     mapping: dict[str, Any] = {}
     for pair in pairs:
         key, _, text = pair.partition("=")
         try:
             value = safe_load(text)
         except YAMLError:
+            value = text
+        if texts and (innermost is str or not isinstance(value, list)):
             value = text
         outer, dot, inner = key.rpartition(".")
         if of_mappings and dot:

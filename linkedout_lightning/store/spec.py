@@ -33,6 +33,8 @@ class StoreSpec:
         groups: The token groups as they were asked for, before they were spread into slots.
         hidden_size: Width ``D`` of the language model.
         prompt: Template of the prompt.
+        views: Prompt, what is seen and groups by name, where there are several prompts; ``prompt``
+            and ``groups`` are then empty.
         sampler: What decides the pixels: frames, size, strategy, decoder. Empty without video.
         dtype: ``"float16"``, ``"bfloat16"`` or ``"float32"``.
         versions: Library versions, for information: they are not compared.
@@ -56,6 +58,7 @@ class StoreSpec:
     groups: tuple[str, ...] = ()
     hidden_size: int
     prompt: str = ""
+    views: dict[str, Any] = field(default_factory=dict)
     sampler: dict[str, Any] = field(default_factory=dict)
     dtype: str = "float16"
     versions: dict[str, str] = field(default_factory=dict)
@@ -93,8 +96,12 @@ class StoreSpec:
         return layers * slots * width * self.torch_dtype.itemsize
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON-able values."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        """The fields as JSON-able values; ``views`` only where there are some."""
+        values = asdict(self)
+        if not self.views:
+            # As stores of one prompt were before there were views, for versions that know none.
+            del values["views"]
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> StoreSpec:

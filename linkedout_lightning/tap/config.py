@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.tap.plan import shard_of
+from linkedout_lightning.tap.views import parse_views
 
+_PROMPT = "{title}"
 # The store's own table of them would import torch, which `--help` does without.
 _DTYPES = ("bfloat16", "float16", "float32")
 
@@ -22,8 +24,11 @@ class ExtractConfig:
         items: Table of items: CSV, TSV, JSON lines (also .gz), RecBole's .item or Parquet. Without
             it every video of the folder is an item.
         videos: Folder of videos. With a table, <id>.<ext> in it is an item's video.
+        covers: Folder of cover images. With a table, <id>.<ext> in it is an item's cover.
         id_column: Column of item ids; by default one with a usual name.
         video_column: Column of video paths; by default one with a usual name, if there is one.
+        cover_column: Column of paths of cover images; by default one with a usual name, if there
+            is one.
         title_column: Column to offer to the prompt as {title}.
         revision: Branch, tag or commit of the model on the hub.
         gguf_file: Name of a GGUF file in the model's folder, for text models.
@@ -33,6 +38,9 @@ class ExtractConfig:
             title, last, generated:16. By default visual, text and last, or for a model that only
             reads text, text and last.
         prompt: Template with columns of the table in braces, such as "Title: {title}".
+        views: Several prompts in one run, in place of `prompt` and `groups`: for each name a
+            prompt, what it sees (video, cover or nothing) and its groups, such as
+            read.prompt="{title}" read.sees=nothing read.groups=text,last.
         frames: Frames of each video.
         size: Most that the shorter side of a frame may have before the model's processor gets
             it (larger frames are shrunk, none is enlarged), or an exact height and width; none
@@ -45,10 +53,15 @@ class ExtractConfig:
         device: cpu, cuda, cuda:1, mps, or auto.
         batch_size: Items that go through the model at once; by default 8 videos or 32 texts. If
             memory runs out, it is halved.
+        batch_tokens: Most tokens that go through the model at once, padding included; one item with
+            more goes alone.
         workers: Processes that decode; by default one a core.
         timeout: Seconds that decoding one video may take.
         limit: Only the first so many items of the table.
-        shard: "i/n" does the i-th of n shares; several such jobs may write one store at once.
+        shard: "i/n" does the i-th of n shares. Several jobs on one store share the work by
+            themselves; this is for jobs that are to have their own part each.
+        lease: Seconds after which a job on another machine that shows no sign of life counts as
+            dead, and others do its part.
         retry_failed: Try items again that failed before.
     """
 
@@ -56,14 +69,17 @@ class ExtractConfig:
     out: str
     items: str | None = None
     videos: str | None = None
+    covers: str | None = None
     id_column: str | None = None
     video_column: str | None = None
+    cover_column: str | None = None
     title_column: str | None = None
     revision: str | None = None
     gguf_file: str | None = None
     layers: int | tuple[int, ...] | Literal["all"] = 4
     groups: tuple[str, ...] | None = None
-    prompt: str = "{title}"
+    prompt: str = _PROMPT
+    views: dict[str, dict[str, str | tuple[str, ...]]] = field(default_factory=dict)
     frames: int = 8
     size: int | tuple[int, int] | None = 384
     backend: str = "auto"
@@ -72,21 +88,27 @@ class ExtractConfig:
     attention: str | None = None
     device: str = "auto"
     batch_size: int | None = None
+    batch_tokens: int = 16_384
     workers: int | None = None
     timeout: float = 60.0
     limit: int | None = None
     shard: str | None = None
+    lease: float = 300.0
     retry_failed: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "workers", "limit"):
+        for name in ("batch_size", "batch_tokens", "workers", "limit", "lease"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is not None and not value >= 1:
                 raise ConfigError(f"`{name}` is {value}; give 1 or more")
         for name, legal in (("dtype", ("auto", *_DTYPES)), ("store_dtype", _DTYPES)):
             if getattr(self, name) not in legal:
                 raise ConfigError(
                     f"`{name}` is {getattr(self, name)!r}; give one of {', '.join(legal)}"
                 )
+        if self.views:
+            if self.prompt != _PROMPT or self.groups is not None:
+                raise ConfigError("give `views`, or `prompt` and `groups`, not both")
+            parse_views(self.views)
         if self.shard is not None:
             shard_of([], self.shard)

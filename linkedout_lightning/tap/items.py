@@ -1,10 +1,10 @@
-"""The item table: which items there are, their videos and their texts."""
+"""The item table: which items there are, their videos, covers and texts."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ VIDEO_SUFFIXES = frozenset(
 )
 _ID_NAMES = ("item_id", "item", "id", "video_id", "itemid", "iid")
 _VIDEO_NAMES = ("video", "video_path", "path", "file", "filename", "file_name")
+_COVER_NAMES = ("cover", "cover_path", "image", "image_path", "thumbnail")
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,13 @@ def read_items(
     table: str | os.PathLike[str] | None = None,
     videos: str | os.PathLike[str] | None = None,
     *,
+    covers: str | os.PathLike[str] | None = None,
     id_column: str | None = None,
     video_column: str | None = None,
+    cover_column: str | None = None,
     title_column: str | None = None,
 ) -> list[Item]:
-    """Read a table of items, a folder of videos, or both joined.
+    """Read a table of items, folders of videos and of covers, or all of them joined.
 
     Args:
         table: CSV, TSV, JSON lines (each also ``.gz``), RecBole ``.item`` or Parquet. MicroLens'
@@ -53,8 +56,11 @@ def read_items(
             item whose id is the file's stem (the path below the folder, where two stems are
             equal). With a table ``<id>.<ext>`` is the item's video, unless the table has a column
             of videos, whose paths then start in this folder.
+        covers: Folder of cover images, joined in the same way. Without table and videos each
+            cover is an item.
         id_column: Name of the column of ids; by default one with a usual name.
         video_column: Name of the column of video paths; by default one with a usual name, if any.
+        cover_column: Name of the column of paths of covers; by default one with a usual name.
         title_column: Column to offer to the prompt as ``{title}``.
 
     Returns:
@@ -64,13 +70,14 @@ def read_items(
         ConfigError: Neither table nor folder, or one that does not exist.
         DataError: A column is missing, or an id is empty or occurs twice.
     """
-    if table is None and videos is None:
-        raise ConfigError("give `items` (a table), `videos` (a folder), or both")
-    if videos is not None and not Path(videos).is_dir():
-        raise ConfigError(f"`videos` is {os.fspath(videos)!r}, which is no folder")
+    folders = {"videos": videos, "covers": covers}
+    if table is None and videos is None and covers is None:
+        raise ConfigError("give `items` (a table), `videos` or `covers` (folders), or several")
+    for option, folder in folders.items():
+        if folder is not None and not Path(folder).is_dir():
+            raise ConfigError(f"`{option}` is {os.fspath(folder)!r}, which is no folder")
     if table is None:
-        assert videos is not None
-        return [Item(item_id, path) for item_id, path in sorted(_by_unique_id(videos).items())]
+        return _items_of_folders(videos, covers)
     names, rows = read_table(Path(table))
     where = os.fspath(table)
     ids = _column("id_column", id_column, _ID_NAMES, names, where=where)
@@ -79,21 +86,71 @@ def read_items(
             f"{where!r} has no column of item ids; its columns are {', '.join(names)}; name one in "
             f"`id_column`, or call it {_ID_NAMES[0]!r}"
         )
-    paths = _column("video_column", video_column, _VIDEO_NAMES, names, where=where)
     title = _column("title_column", title_column, (), names, where=where)
-    files = _by_stem(videos) if videos is not None and paths is None else {}
-    base = Path(videos) if videos is not None else Path(table).parent
+    watched = _column("video_column", video_column, _VIDEO_NAMES, names, where=where)
+    shown = _column("cover_column", cover_column, _COVER_NAMES, names, where=where)
+    videos_of = _Files(watched, videos, Path(table).parent, VIDEO_SUFFIXES)
+    covers_of = _Files(shown, covers, Path(table).parent, _image_suffixes())
     items = []
     for row in rows:
-        columns = {name: text for name, text in row.items() if name not in (ids, paths)}
+        columns = {name: text for name, text in row.items() if name not in (ids, watched, shown)}
         if title is not None:
             columns["title"] = row[title]
-        video = files.get(row[ids])
-        if paths is not None and row[paths].strip():
-            video = str(base / row[paths].strip())
-        items.append(Item(row[ids], video, columns))
+        item_id = row[ids]
+        items.append(Item(item_id, videos_of(item_id, row), columns, covers_of(item_id, row)))
     _check_ids((item.item_id for item in items), where)
     return items
+
+
+class _Files:
+    """An item's file, from a column of paths or else from a folder by its id.
+
+    Args:
+        column: The column, if there is one; its paths start in the folder, if that is given.
+        folder: The folder.
+        base: Where paths of the column start without a folder.
+        suffixes: Files of the folder that count.
+    """
+
+    def __init__(
+        self,
+        column: str | None,
+        folder: str | os.PathLike[str] | None,
+        base: Path,
+        suffixes: Collection[str],
+    ) -> None:
+        self._column = column
+        self._base = base if folder is None else Path(folder)
+        self._by_id = {} if folder is None or column else _by_stem(folder, suffixes)
+
+    def __call__(self, item_id: str, row: Mapping[str, str]) -> str | None:
+        if self._column is None:
+            return self._by_id.get(item_id)
+        path = row[self._column].strip()
+        return str(self._base / path) if path else None
+
+
+def _items_of_folders(
+    videos: str | os.PathLike[str] | None, covers: str | os.PathLike[str] | None
+) -> list[Item]:
+    """An item for each video, with the cover of its name; for each cover without videos."""
+    images = _image_suffixes()
+    if videos is None:
+        assert covers is not None
+        found = _by_unique_id(covers, images, what="image")
+        return [Item(item_id, cover=path) for item_id, path in sorted(found.items())]
+    by_id = {} if covers is None else _by_stem(covers, images)
+    watched = _by_unique_id(videos, VIDEO_SUFFIXES, what="video")
+    return [
+        Item(item_id, path, cover=by_id.get(item_id)) for item_id, path in sorted(watched.items())
+    ]
+
+
+def _image_suffixes() -> frozenset[str]:
+    # Here, as the options of the command line come this way and need no numpy.
+    from linkedout_lightning.video.files import IMAGE_SUFFIXES
+
+    return IMAGE_SUFFIXES
 
 
 def _column(
@@ -120,23 +177,25 @@ def _check_ids(item_ids: Iterable[str], where: str) -> None:
         )
 
 
-def _video_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """Files with a video's suffix, sorted; links to folders are not followed, as they may loop."""
+def _files(folder: str | os.PathLike[str], suffixes: Collection[str]) -> list[Path]:
+    """Files with such a suffix, sorted; links to folders are not followed, as they may loop."""
     found = [
         Path(root, name)
         for root, _, names in os.walk(folder)
         for name in names
-        if Path(name).suffix.lower() in VIDEO_SUFFIXES
+        if Path(name).suffix.lower() in suffixes
     ]
     return sorted(found)
 
 
-def _by_unique_id(folder: str | os.PathLike[str]) -> dict[str, str]:
-    files = _video_files(folder)
+def _by_unique_id(
+    folder: str | os.PathLike[str], suffixes: Collection[str], *, what: str
+) -> dict[str, str]:
+    files = _files(folder, suffixes)
     if not files:
         raise DataError(
-            f"{os.fspath(folder)!r} holds no video (files with the suffixes "
-            f"{', '.join(sorted(VIDEO_SUFFIXES))})"
+            f"{os.fspath(folder)!r} holds no {what} (files with the suffixes "
+            f"{', '.join(sorted(suffixes))})"
         )
     stems = Counter(file.stem for file in files)
     return {
@@ -145,6 +204,6 @@ def _by_unique_id(folder: str | os.PathLike[str]) -> dict[str, str]:
     }
 
 
-def _by_stem(folder: str | os.PathLike[str]) -> dict[str, str]:
+def _by_stem(folder: str | os.PathLike[str], suffixes: Collection[str]) -> dict[str, str]:
     # Reversed: of two files with one stem the first in order stays.
-    return {file.stem: str(file) for file in reversed(_video_files(folder))}
+    return {file.stem: str(file) for file in reversed(_files(folder, suffixes))}

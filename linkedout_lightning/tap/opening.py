@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from linkedout_lightning.errors import ConfigError
@@ -64,12 +66,17 @@ def outline_tap(config: ExtractConfig, *, progress: bool = True) -> VideoLLMTap 
 
 def _tap(config: ExtractConfig, loaded: Loaded) -> VideoLLMTap:
     only_reads = not hasattr(loaded.processor, "tokenizer")
+    asked: dict[str, Any] = {
+        "groups": config.groups or (("text", "last") if only_reads else ("visual", "text", "last")),
+        "prompt": config.prompt,
+    }
+    if config.views:
+        asked = {"views": config.views}
     return VideoLLMTap(
         loaded.model,
         processor=loaded.processor,
         layers=config.layers,
-        groups=config.groups or (("text", "last") if only_reads else ("visual", "text", "last")),
-        prompt=config.prompt,
+        **asked,
         frames=config.frames,
         model_name=loaded.name,
         revision=loaded.revision,

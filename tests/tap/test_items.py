@@ -118,6 +118,47 @@ def test_videos_join_by_id_or_by_column(tmp_path: Path) -> None:
     assert read_items(tmp_path / "b.csv")[0].video == str(tmp_path / "q/z.mp4")
 
 
+def test_covers_join_by_id_or_by_column(tmp_path: Path) -> None:
+    (tmp_path / "covers").mkdir()
+    for name in ("1.JPG", "1.txt", "2.mp4", "3.webp", "deep.png"):
+        (tmp_path / "covers" / name).touch()
+    (tmp_path / "a.csv").write_text("id,title\n1,x\n2,y\n3,z\n")
+    (tmp_path / "b.csv").write_text("id,Cover,title\n1,q/z.png,x\n2, ,y\n")
+    (tmp_path / "c.csv").write_text("id,poster,image\n1,p.png,i.png\n")
+    folder = str(tmp_path / "covers")
+    assert read_items(tmp_path / "a.csv", covers=folder) == [
+        Item("1", None, {"title": "x"}, f"{folder}/1.JPG"),
+        Item("2", None, {"title": "y"}),
+        Item("3", None, {"title": "z"}, f"{folder}/3.webp"),
+    ]
+    assert read_items(tmp_path / "b.csv", covers=folder) == [
+        Item("1", None, {"title": "x"}, f"{folder}/q/z.png"),
+        Item("2", None, {"title": "y"}),
+    ]
+    assert read_items(tmp_path / "b.csv")[0].cover == str(tmp_path / "q/z.png")
+    assert read_items(tmp_path / "c.csv", cover_column="poster") == [
+        Item("1", None, {"image": "i.png"}, str(tmp_path / "p.png"))
+    ]
+    assert read_items(covers=folder) == [
+        Item("1", cover=f"{folder}/1.JPG"),
+        Item("3", cover=f"{folder}/3.webp"),
+        Item("deep", cover=f"{folder}/deep.png"),
+    ]
+    (tmp_path / "videos").mkdir()
+    for name in ("1.mp4", "4.mp4"):
+        (tmp_path / "videos" / name).touch()
+    assert [
+        (i.item_id, i.cover) for i in read_items(videos=tmp_path / "videos", covers=folder)
+    ] == [
+        ("1", f"{folder}/1.JPG"),
+        ("4", None),
+    ]
+    with pytest.raises(ConfigError, match=r"`covers` is .*no folder"):
+        read_items(tmp_path / "a.csv", covers=tmp_path / "a.csv")
+    with pytest.raises(DataError, match=r"`cover_column` is 'x'.*id, title"):
+        read_items(tmp_path / "a.csv", cover_column="x")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
