@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # A store likes few large appends; a killed job loses at most what has not been appended.
 _ROWS, _BYTES, _SECONDS = 512, 256 * 2**20, 60.0
 _MANY_PIECES = 128
-_OWN_FIELDS = ("model", "revision", "layers", "groups", "prompt")
+_OWN_FIELDS = ("model", "revision", "layers", "groups", "prompt", "views")
 
 
 def store_spec(
@@ -47,6 +47,7 @@ def store_spec(
         groups=tuple(seen["groups"]),
         hidden_size=tap.hidden_size,
         prompt=str(seen["prompt"]),
+        views=dict(seen.get("views", {})),
         sampler=frames,
         dtype=dtype,
         versions=versions,
