@@ -2,35 +2,75 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from linkedout_lightning.store.index import newest_last, scan
 
 _ATTEMPTS = 5
+_ROWS_A_DELETE = 100_000  # The text of a larger condition takes long to read, and much memory.
 
 
-def compact_table(dataset: Any, *, rows_a_piece: int, keep: timedelta) -> None:
+@dataclass(frozen=True)
+class Compaction:
+    """What a compaction has done.
+
+    Attributes:
+        pieces_before: Pieces of the table before.
+        pieces: Pieces now.
+        superseded: Rows removed that later ones of the same item had replaced.
+        versions_freed: Versions that are no longer there.
+        bytes_freed: Bytes of files that are no longer there.
+    """
+
+    pieces_before: int
+    pieces: int
+    superseded: int
+    versions_freed: int
+    bytes_freed: int
+
+
+def compact_table(
+    dataset: Any, *, rows_a_piece: int, keep: timedelta, purge: bool = False
+) -> Compaction:
     """Compact a Lance table in place and move ``dataset`` to its latest version.
 
     Args:
         dataset: The table.
         rows_a_piece: Pieces of this many rows are not touched.
         keep: Versions younger than this stay.
+        purge: Touch them where any of their rows is deleted.
     """
+    pieces, removed = len(dataset.get_fragments()), 0
     for attempt in range(1, _ATTEMPTS + 1):
         dataset.checkout_latest()
         try:
-            if gone := _superseded(dataset):
-                dataset.delete(f"_rowid IN ({', '.join(map(str, gone))})")
-            dataset.optimize.compact_files(target_rows_per_fragment=rows_a_piece, batch_size=1024)
+            gone = _superseded(dataset)
+            for start in range(0, len(gone), _ROWS_A_DELETE):
+                rows = ", ".join(map(str, gone[start : start + _ROWS_A_DELETE]))
+                dataset.delete(f"_rowid IN ({rows})")
+            removed += len(gone)
+            dataset.optimize.compact_files(
+                target_rows_per_fragment=rows_a_piece,
+                batch_size=1024,
+                materialize_deletions_threshold=0.0 if purge else 0.1,
+            )
             dataset.checkout_latest()
-            dataset.cleanup_old_versions(older_than=keep)
-            return
+            freed = dataset.cleanup_old_versions(older_than=keep)
         except (OSError, RuntimeError) as error:
             # Another process deleted or compacted meanwhile: look again at what there is.
             if "conflict" not in str(error).lower() or attempt == _ATTEMPTS:
                 raise
+        else:
+            break
+    return Compaction(
+        pieces_before=pieces,
+        pieces=len(dataset.get_fragments()),
+        superseded=removed,
+        versions_freed=freed.old_versions,
+        bytes_freed=freed.bytes_removed,
+    )
 
 
 def _superseded(dataset: Any) -> list[int]:

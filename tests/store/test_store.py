@@ -64,7 +64,7 @@ def test_gather_in_pieces_equals_gather_at_once(
     features, mask = rows(40)
     ids = [str(i) for i in range(40)]
     store.append(ids, features, mask)
-    monkeypatch.setattr("linkedout_lightning.store.store._GATHER_BYTES", 300)
+    monkeypatch.setattr("linkedout_lightning.store.reading._GATHER_BYTES", 300)
     asked = torch.randint(40, (100,)).tolist()
     assert equal_bits(store.get([ids[i] for i in asked]).features, features[asked])
 
@@ -82,7 +82,7 @@ def test_some_layers_are_a_slice_of_all(
     store.append(ids[9:], features[9:], mask[9:])
     asked = torch.randint(40, (100,)).tolist()
     for block in (300, 2**20):
-        monkeypatch.setattr("linkedout_lightning.store.store._GATHER_BYTES", block)
+        monkeypatch.setattr("linkedout_lightning.store.reading._GATHER_BYTES", block)
         for layers, places in (
             ((9,), [2]), ((9, 2), [2, 0]), ((4, 4), [1, 1]), ((2, 4, 9), [0, 1, 2]),
         ):  # fmt: skip

@@ -1,0 +1,158 @@
+"""Past versions, large deletes and what a compaction frees."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from store_rows import equal_bits, make_spec, rows
+
+from linkedout_lightning.errors import StoreError, UnknownItemError
+from linkedout_lightning.store import FeatureStore
+
+AT_ONCE = timedelta(0)
+
+
+def test_a_past_version_is_what_the_store_was(store: FeatureStore) -> None:
+    features, mask = rows(6)
+    store.append(list("abc"), features[:3], mask[:3], failures={"x": "broken"})
+    then = store.version
+    store.append(["b", "x"], features[3:5], mask[3:5], replace=True)
+    store.delete(["a"])
+
+    old = FeatureStore.open(store.path, version=then)
+    for view in (old, pickle.loads(pickle.dumps(old)), copy.deepcopy(old), old.refresh()):
+        assert view.version == view.pinned_version == then
+        assert view.item_ids == list("abc")
+        assert view.failures == {"x": "broken"}
+        assert equal_bits(view.get(list("cab")).features, features[[2, 0, 1]])
+    assert store.pinned_version is None
+    assert store.item_ids == ["b", "c", "x"]
+    listed = store.versions()
+    assert [entry.version for entry in listed] == [1, 2, 3, 4]
+    # Rows of the log: one that is replaced still counts, one that is deleted does not.
+    assert [entry.rows for entry in listed] == [0, 4, 6, 5]
+    age = datetime.now(UTC) - listed[0].timestamp
+    assert timedelta(0) <= age < timedelta(minutes=10)
+
+
+def test_a_past_version_is_for_reading(store: FeatureStore) -> None:
+    store.append(["a"], *rows(1))
+    old = FeatureStore.open(store.path, version=store.version)
+    before = store.version
+    for write in (
+        lambda: old.append(["b"], *rows(1)),
+        lambda: old.record_failures({"b": "x"}),
+        lambda: old.delete(["a"]),
+        lambda: old.compact(),
+    ):
+        with pytest.raises(StoreError, match=r"version 2 of .* open the store without `version`"):
+            write()
+    assert FeatureStore.open(store.path).version == before
+
+
+def test_versions_that_are_not_there_name_those_that_are(store: FeatureStore) -> None:
+    for i in range(5):
+        store.append([str(i)], *rows(1))
+    with pytest.raises(StoreError, match=r"no version 9; it has 1 to 6 \(a compaction"):
+        FeatureStore.open(store.path, version=9)
+    old = FeatureStore.open(store.path, version=3)
+    store.compact(keep=AT_ONCE)
+    words = rf"no version 3; it has {store.version} \("
+    with pytest.raises(StoreError, match=words):
+        FeatureStore.open(store.path, version=3)
+    with pytest.raises(StoreError, match=words):
+        old.get(["0"])
+
+
+def test_a_compaction_says_what_it_did(store: FeatureStore) -> None:
+    features, mask = rows(4)
+    for i in range(4):
+        store.append([str(i)], features[i : i + 1], mask[i : i + 1])
+    store.append(["0"], features[:1], mask[:1], replace=True)
+    kept = store.compact(keep=timedelta(days=1))
+    assert (kept.pieces_before, kept.pieces, kept.superseded) == (5, 1, 1)
+    assert (kept.versions_freed, kept.bytes_freed) == (0, 0)
+    freed = store.compact(keep=AT_ONCE)
+    assert freed.versions_freed == len(range(1, store.version)) > 4
+    assert freed.bytes_freed > 0
+    assert [entry.version for entry in store.versions()] == [store.version]
+    again = store.compact(keep=AT_ONCE)
+    assert (again.versions_freed, again.bytes_freed, again.superseded) == (0, 0, 0)
+
+
+def test_superseded_rows_go_in_blocks(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linkedout_lightning.store.compaction._ROWS_A_DELETE", 3)
+    ids = [str(i) for i in range(10)]
+    store.append(ids, *rows(10, seed=1))
+    features, mask = rows(10, seed=2)
+    store.append(ids, features, mask, replace=True)
+    assert store.compact(keep=AT_ONCE).superseded == 10
+    assert store._dataset.count_rows() == 10
+    assert equal_bits(store.get(ids).features, features)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_hundred_thousand_ids_go_in_one_commit(tmp_path: Path, dtype: str) -> None:
+    spec = make_spec(layers=(1,), slots=("last",), hidden_size=1, dtype=dtype)
+    store = FeatureStore.create(tmp_path / "f", spec)
+    # Quotes, commas and other scripts: ids are data, never part of a statement.
+    ids = [f'it\'s; --,"{i}" ü' for i in range(120_000)]
+    values = torch.arange(len(ids)).float().remainder(1000).to(spec.torch_dtype)
+    values, mask = values.view(-1, 1, 1, 1), torch.ones(len(ids), 1, dtype=torch.bool)
+    store.append(ids, values, mask)
+    store.append(ids[:50_000], values[:50_000], mask[:50_000], replace=True)
+    store.record_failures({"bad": "empty"})
+    before = store.version
+
+    assert store.not_among(ids[100_000:]) == sorted([*ids[:100_000], "bad"])
+    assert store.not_among([*ids, "bad", "unknown"]) == []
+    store.delete(store.not_among(ids[100_000:]))
+
+    for view in (store, FeatureStore.open(store.path)):
+        assert view.version == before + 1
+        assert view.item_ids == sorted(ids[100_000:])
+        assert view.failures == {}
+    assert equal_bits(store.get(ids[-2:]).features, values[-2:])
+    with pytest.raises(UnknownItemError, match="1 item id"):
+        store.delete([*ids[100_000:], "bad"])
+    assert len(store) == 20_000
+
+
+def test_a_purge_writes_pieces_anew(tmp_path: Path) -> None:
+    store = FeatureStore.create(tmp_path / "f", make_spec(hidden_size=64))
+    ids = [str(i) for i in range(4000)]
+    features = torch.randn(4000, 2, 3, 64).half()
+    mask = torch.ones(4000, 3, dtype=torch.bool)
+    store.append(ids, features, mask)
+    store.delete(ids[:40])
+
+    def size() -> int:
+        return sum(file.stat().st_size for file in (tmp_path / "f" / "data").iterdir())
+
+    before = size()
+    store.compact(keep=AT_ONCE)
+    assert size() == before  # one part in a hundred does not pay for writing the rest anew
+    store.compact(keep=AT_ONCE, purge=True)
+    assert size() == pytest.approx(before * 0.99, rel=0.005)
+    assert equal_bits(store.get(ids[40:]).features, features[40:])
+
+
+def test_deletes_and_appends_meet(store: FeatureStore) -> None:
+    """One process deletes what another, that has not looked since, appends to and compacts."""
+    features, mask = rows(8)
+    store.append(list("abcd"), features[:4], mask[:4])
+    other = FeatureStore.open(store.path)
+    store.delete(["a", "b"])
+    other.append(["e"], features[4:5], mask[4:5])
+    other.delete(["c"])
+    store.compact(keep=AT_ONCE)
+    with pytest.raises(UnknownItemError):
+        other.delete(["a"])
+    for view in (store, other.refresh(), FeatureStore.open(store.path)):
+        assert view.item_ids == ["d", "e"]
+        assert equal_bits(view.get(["e", "d"]).features, features[[4, 3]])
