@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,17 @@ from linkedout_lightning.video.worker import LENGTH
 START_SECONDS = 300.0
 # Native decoders have leaked memory (decord's issues 157, 208, 323): begin afresh now and then.
 VIDEOS_A_PROCESS = 1000
+# What a process keeps of its memory limit after a video, as a share, is lost to later videos.
+LEAK_SHARE = 0.25
 MAX_HEADER_BYTES = 1 << 26
 _BOOT = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
     "from linkedout_lightning.video.worker import main; main(int(sys.argv[2]), sys.argv[3])"
 )
+
+
+Admit = Callable[[int], None]
+"""Called with the size of a result in bytes before it is taken in; may wait for room."""
 
 
 class _NoAnswerError(Exception):
@@ -57,20 +64,42 @@ class DecoderProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._end: Any = None
         self._served = 0
+        self._leaks = False
         self.owner = os.getpid()
+        self.starts = 0
+        """How many processes were started so far."""
 
-    def decode(self, path: str, backend: Backend, settings: DecodeSettings) -> Frames:
+    @property
+    def pid(self) -> int | None:
+        """Id of the process, if one was started and has not been ended."""
+        return None if self._process is None else self._process.pid
+
+    def decode(
+        self,
+        path: str,
+        backend: Backend,
+        settings: DecodeSettings,
+        *,
+        admit: Admit | None = None,
+    ) -> Frames:
         """Decode a video, with the backend's fallback if it fails, hangs or crashes.
+
+        Args:
+            path: The file.
+            backend: What decodes it.
+            settings: What is wanted of it.
+            admit: Waits until the caller has room for so many bytes; the wait does not count as
+                decoding.
 
         Raises:
             VideoDecodeError: If no frames were made, with the reason.
         """
         try:
-            return self._frames(path, backend, settings)
+            return self._frames(path, backend, settings, admit)
         except VideoDecodeError as error:
             if backend.fallback is None:
                 raise
-            frames = self._frames(path, BACKENDS[backend.fallback], settings)
+            frames = self._frames(path, BACKENDS[backend.fallback], settings, admit)
             return dataclasses.replace(frames, fallback_reason=f"{backend.name}: {error.reason}")
 
     def call(self, path: str, function: str, settings: DecodeSettings) -> dict[str, Any]:
@@ -79,7 +108,7 @@ class DecoderProcess:
         Raises:
             VideoDecodeError: If it raised that, hung or crashed.
         """
-        header, _ = self._request(path, function, settings)
+        header, _ = self._request(path, function, settings, None)
         result: dict[str, Any] = header["result"]
         return result
 
@@ -95,8 +124,10 @@ class DecoderProcess:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
 
-    def _frames(self, path: str, backend: Backend, settings: DecodeSettings) -> Frames:
-        header, data = self._request(path, backend.function, settings)
+    def _frames(
+        self, path: str, backend: Backend, settings: DecodeSettings, admit: Admit | None
+    ) -> Frames:
+        header, data = self._request(path, backend.function, settings, admit)
         return Frames(
             data=data,
             timestamps=np.asarray(header["timestamps"], dtype=np.float64),
@@ -106,7 +137,7 @@ class DecoderProcess:
         )
 
     def _request(
-        self, path: str, function: str, settings: DecodeSettings
+        self, path: str, function: str, settings: DecodeSettings, admit: Admit | None
     ) -> tuple[dict[str, Any], Any]:
         with self._lock:
             process = self._running(function)
@@ -120,7 +151,8 @@ class DecoderProcess:
             }
             try:
                 _write_line(process, json.dumps(request))
-                header, data = _read_answer(process, deadline, settings)
+                header, data = _read_answer(process, deadline, settings, admit)
+                self._leaks = header.get("kept_mb", 0) > LEAK_SHARE * self._memory_mb
             except _NoAnswerError as error:
                 # Its pipe closes a moment before its exit status can be read.
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -142,13 +174,14 @@ class DecoderProcess:
 
     def _running(self, function: str) -> subprocess.Popen[bytes]:
         self._served += 1
-        if self._served > VIDEOS_A_PROCESS:
+        if self._leaks or self._served > VIDEOS_A_PROCESS:
             self.close()
         if self._process is None or self._process.poll() is not None:
             self.close()
             self._process = _start(self._memory_mb, function)
             self._end = weakref.finalize(self, _kill, self._process, os.getpid())
-            self._served = 1
+            self._served, self._leaks = 1, False
+            self.starts += 1
             try:
                 _read_answer(self._process, time.monotonic() + START_SECONDS, None)
             except (_NoAnswerError, TimeoutError):
@@ -196,7 +229,10 @@ def _write_line(process: subprocess.Popen[bytes], text: str) -> None:
 
 
 def _read_answer(
-    process: subprocess.Popen[bytes], deadline: float, settings: DecodeSettings | None
+    process: subprocess.Popen[bytes],
+    deadline: float,
+    settings: DecodeSettings | None,
+    admit: Admit | None = None,
 ) -> tuple[dict[str, Any], Any]:
     assert process.stdout is not None
     descriptor = process.stdout.fileno()
@@ -214,6 +250,10 @@ def _read_answer(
     count, height, width, channels = shape if len(shape) == 4 else (0, 0, 0, 0)
     if not 0 < height * width <= settings.max_pixels or (count, channels) != (settings.frames, 3):
         raise _NoAnswerError(f"decoder gave an array of shape {shape}")
+    if admit is not None:
+        begun = time.monotonic()
+        admit(count * height * width * channels)
+        deadline += time.monotonic() - begun
     data = np.empty(shape, dtype=np.uint8)
     _read_into(descriptor, data.reshape(-1).data, deadline)
     return header, data

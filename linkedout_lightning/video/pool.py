@@ -6,16 +6,16 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
+from functools import partial
 from queue import SimpleQueue
 
 from linkedout_lightning.errors import ConfigError, VideoDecodeError
 from linkedout_lightning.video.frames import Frames
 from linkedout_lightning.video.isolation import DecoderProcess
+from linkedout_lightning.video.room import Room, Task
 from linkedout_lightning.video.sampler import FrameSampler
 
 Outcome = Frames | VideoDecodeError
-_Task = tuple[str, "Future[Outcome]"]
 
 
 class DecodePool:
@@ -28,7 +28,10 @@ class DecodePool:
         sampler: What to take of each video. Its ``isolate`` does not matter here.
         workers: Number of processes; by default one a core that this process may use.
         ahead: How many videos may be decoded, or being decoded, before they are asked for; by
-            default twice the workers. It bounds the memory.
+            default twice the workers.
+        ahead_mb: MiB that the frames which were not asked for yet may take in this process. A
+            worker whose result does not fit keeps it, and waits, until it is asked for or there
+            is room. Only what is asked for may exceed the bound.
 
     Example:
         >>> with DecodePool(FrameSampler(frames=2), workers=1) as pool:
@@ -37,15 +40,23 @@ class DecodePool:
     """
 
     def __init__(
-        self, sampler: FrameSampler, *, workers: int | None = None, ahead: int | None = None
+        self,
+        sampler: FrameSampler,
+        *,
+        workers: int | None = None,
+        ahead: int | None = None,
+        ahead_mb: int = 1024,
     ) -> None:
         workers = workers if workers is not None else _usable_cores()
         ahead = ahead if ahead is not None else 2 * workers
         if workers < 1 or ahead < 1:
             raise ConfigError(f"`workers` is {workers} and `ahead` is {ahead}; give numbers from 1")
+        if ahead_mb < 1:
+            raise ConfigError(f"`ahead_mb` is {ahead_mb}; give MiB, at least 1")
         self._sampler = sampler
         self._ahead = ahead
-        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._room = Room(ahead_mb * 2**20)
         self._closed = False
         self._workers = [sampler.new_worker() for _ in range(workers)]
         # The threads only wait for pipes; the decoding is in their processes. Daemons, so that a
@@ -68,25 +79,41 @@ class DecodePool:
         """
         if self._closed:
             raise ConfigError("the pool is closed; make another")
-        pending: deque[Future[Outcome]] = deque()
+        pending: deque[Task] = deque()
         try:
             for path in paths:
-                future: Future[Outcome] = Future()
-                self._tasks.put((os.fsdecode(path), future))
-                pending.append(future)
+                task = Task(os.fsdecode(path))
+                self._tasks.put(task)
+                pending.append(task)
                 if len(pending) >= self._ahead:
-                    yield pending.popleft().result()
+                    yield self._room.take(pending.popleft())
             while pending:
-                yield pending.popleft().result()
+                yield self._room.take(pending.popleft())
         finally:
-            for future in pending:
-                future.cancel()
+            for task in pending:
+                self._room.give_up(task)
+
+    @property
+    def restarts(self) -> int:
+        """How many processes were replaced so far: after crashes, hangs, leaks, and for age."""
+        return sum(max(0, worker.starts - 1) for worker in self._workers)
+
+    @property
+    def pids(self) -> list[int]:
+        """Ids of the processes that stand now; they start with their first video."""
+        return [worker.pid for worker in self._workers if worker.pid is not None]
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the frames in this process that nobody has asked for yet."""
+        return self._room.held
 
     def close(self) -> None:
         """End the processes at once; what is being decoded is given up."""
         if self._closed:
             return
         self._closed = True
+        self._room.close()
         for _ in self._threads:
             self._tasks.put(None)
         for worker in self._workers:
@@ -104,16 +131,19 @@ class DecodePool:
 
     def _serve(self, worker: DecoderProcess) -> None:
         while (task := self._tasks.get()) is not None:
-            path, future = task
-            if self._closed or not future.set_running_or_notify_cancel():
-                future.cancel()
+            if self._closed or not task.future.set_running_or_notify_cancel():
+                task.future.cancel()
                 continue
             try:
-                future.set_result(worker.decode(path, *self._sampler.decoding_of(path)))
+                backend, settings = self._sampler.decoding_of(task.path)
+                admit = partial(self._room.admit, task)
+                task.future.set_result(worker.decode(task.path, backend, settings, admit=admit))
             except VideoDecodeError as error:
-                future.set_result(error)
+                self._room.release(task)
+                task.future.set_result(error)
             except BaseException as error:
-                future.set_exception(error)
+                self._room.release(task)
+                task.future.set_exception(error)
 
 
 def _usable_cores() -> int:

@@ -12,6 +12,8 @@ import numpy as np
 
 from linkedout_lightning.video import DecodeSettings, Frames
 
+LEAKED: list[bytearray] = []
+
 
 def _frames(settings: DecodeSettings, value: int = 7) -> Frames:
     return Frames(
@@ -53,6 +55,12 @@ def by_name(path: str, settings: DecodeSettings) -> Frames:
         time.sleep(0.3)
     if word == "big":
         return Frames(**{**vars(_frames(settings)), "data": np.zeros((1, 5000, 5000, 3), np.uint8)})
+    if word == "wide":
+        data = np.zeros((settings.frames, 512, 512, 3), np.uint8)
+        return Frames(**{**vars(_frames(settings)), "data": data})
+    if word == "leak":
+        LEAKED.append(bytearray(20 << 20))
+        return _frames(settings)
     if word == "modules":
         return _frames(settings, int("torch" in sys.modules))
     if word == "pid":
