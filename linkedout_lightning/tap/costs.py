@@ -224,7 +224,8 @@ def memory_bytes(size: ModelSize, load: Load) -> int:
 
     In a block that is three times the hidden size (residual stream, input and normed copy) and
     three times the width of the MLP; the tower's runs before the decoder's, and the pixels and the
-    embedded tokens stay. Not in it: what the allocator holds back, and scores of eager attention.
+    embedded tokens stay. Not in it: what the allocator holds back, the scores of eager attention,
+    the states of recurrent blocks.
 
     Args:
         size: The model.

@@ -7,7 +7,7 @@ model without values in its weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -23,16 +23,19 @@ if TYPE_CHECKING:
 _MOST_COLOURS = 4  # a convolution with more input channels reads states, no pixels
 
 
-def measure(tap: VideoLLMTap) -> ModelSize:
-    """Count the part of a tap's model that runs for its layers.
+def measure(tap: VideoLLMTap) -> tuple[ModelSize, ...]:
+    """Count the part of a tap's model that runs for its layers: once for each view.
 
     Args:
         tap: The tap; its weights may be on any device, ``meta`` too.
     """
-    generated = sum(group.count for group in tap.groups if group.kind == "generated")
-    everything = bool(generated) or is_offloaded(tap.model)
-    deepest = len(tap.decoder) if everything else max(tap.layers)
-    return size_of(tap.model, deepest=deepest, sees=tap.sees, generated=generated)
+    sizes = []
+    for view in tap.views.values():
+        generated = sum(g.count for g in view.parsed_groups if g.kind == "generated")
+        everything = bool(generated) or is_offloaded(tap.model)
+        deepest = len(tap.decoder) if everything else max(tap.layers)
+        sizes.append(size_of(tap.model, deepest=deepest, sees=tap.sees, generated=generated))
+    return tuple(sizes)
 
 
 def size_of(model: nn.Module, *, deepest: int, sees: bool = True, generated: int = 0) -> ModelSize:
@@ -69,18 +72,18 @@ def size_of(model: nn.Module, *, deepest: int, sees: bool = True, generated: int
     )
 
 
-def load_of(batch: TapBatch, size: ModelSize, *, layers: int) -> Load:
-    """What a batch sends through the model.
+def loads_of(batch: TapBatch, sizes: Sequence[ModelSize], *, layers: int) -> tuple[Load, ...]:
+    """What a batch sends through the model, for each view.
 
     Args:
         batch: The batch.
-        size: The model.
+        sizes: What :func:`measure` says.
         layers: How many layers are read.
     """
-    total = Load(0, 0, 0)
+    loads = [Load(0, 0, 0) for _ in sizes]
     for bucket in batch.buckets:
-        total += _load_of(bucket, size, layers=layers)
-    return total
+        loads[bucket.view] += _load_of(bucket, sizes[bucket.view], layers=layers)
+    return tuple(loads)
 
 
 def _load_of(bucket: TapBucket, size: ModelSize, *, layers: int) -> Load:
