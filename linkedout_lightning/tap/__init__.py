@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from linkedout_lightning.tap.inputs import InputBuilder
     from linkedout_lightning.tap.tap import VideoLLMTap
     from linkedout_lightning.tap.types import TapBatch, TapBucket, TapInput, TapOutput
+    from linkedout_lightning.tap.views import View
 
 _HOME = {
     "InputBuilder": "inputs",
@@ -21,9 +22,10 @@ _HOME = {
     "TapBucket": "types",
     "TapInput": "types",
     "TapOutput": "types",
+    "View": "views",
 }
 
-__all__ = ["InputBuilder", "TapBatch", "TapBucket", "TapInput", "TapOutput", "VideoLLMTap"]
+__all__ = ["InputBuilder", "TapBatch", "TapBucket", "TapInput", "TapOutput", "VideoLLMTap", "View"]
 
 
 def __getattr__(name: str) -> Any:

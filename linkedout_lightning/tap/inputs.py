@@ -165,7 +165,7 @@ class InputBuilder:
                 # Without them Qwen3-VL raises, and Qwen2.5-VL silently gives other states.
                 options["return_mm_token_type_ids"] = True
             if videos and self._modality == "videos":
-                options |= videos_of(videos)
+                options |= videos_of(videos, self.processor)
             elif videos:
                 options |= images_of(videos, self.processor)
         encoded = self.processor(**options)
