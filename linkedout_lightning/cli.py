@@ -100,6 +100,20 @@ COMMANDS = {
         example="linkedout inspect features/",
         positional="path",
     ),
+    "compact": Command(
+        summary="Merge a feature store's small pieces and free what nothing shows any more.",
+        config="linkedout_lightning.upkeep:CompactConfig",
+        run="linkedout_lightning.upkeep:compact",
+        example="linkedout compact features/ --keep 7d",
+        positional="path",
+    ),
+    "delete": Command(
+        summary="Remove items from a feature store.",
+        config="linkedout_lightning.upkeep:DeleteConfig",
+        run="linkedout_lightning.upkeep:delete",
+        example="linkedout delete features/ --items v17 v18",
+        positional="path",
+    ),
     "doctor": Command(
         summary="Say what is installed, what is missing, and the command that adds it.",
         config="linkedout_lightning.doctor:DoctorConfig",
@@ -232,7 +246,8 @@ def _in_the_shell_s_way(arguments: list[str], config_class: type[Any]) -> list[s
             while not equals and position < len(arguments) and not _is_option(arguments[position]):
                 values.append(arguments[position])
                 position += 1
-            result.append(f"{option}={_as_yaml(values, only_tuple=_only_tuple(hint))}")
+            text = _of_texts(hint)
+            result.append(f"{option}={_as_yaml(values, only_tuple=_only_tuple(hint), text=text)}")
         elif typing.get_origin(hint) is dict and not alone and "=" in arguments[position]:
             while position < len(arguments) and not _is_option(arguments[position]):
                 pairs.setdefault(option, []).append(arguments[position])
@@ -276,12 +291,13 @@ def _as_mapping(pairs: list[str], hint: Any) -> str:
     return json.dumps(mapping, default=str)
 
 
-def _as_yaml(values: list[str], *, only_tuple: bool) -> str:
+def _as_yaml(values: list[str], *, only_tuple: bool, text: bool) -> str:
     lone_word = len(values) == 1 and "," not in values[0] and not only_tuple
     if lone_word or not values or values[0].startswith("["):
         return " ".join(values)
     items = [item for value in values for item in value.split(",") if item]
-    return f"[{','.join(items)}]"
+    # Quoted, an item's id such as 007 stays what was typed.
+    return json.dumps(items, ensure_ascii=False) if text else f"[{','.join(items)}]"
 
 
 def _is_option(word: str) -> bool:
@@ -296,6 +312,14 @@ def _takes_tuple(hint: Any) -> bool:
 def _only_tuple(hint: Any) -> bool:
     members = [m for m in _union_members(hint) if m is not type(None)] or [hint]
     return all(typing.get_origin(member) is tuple for member in members)
+
+
+def _of_texts(hint: Any) -> bool:
+    """Whether an option is a list of texts, or of texts and nothing else that is a list."""
+    if typing.get_origin(hint) is tuple:
+        return set(typing.get_args(hint)) <= {str, Ellipsis}
+    tuples = [member for member in _union_members(hint) if typing.get_origin(member) is tuple]
+    return bool(tuples) and all(map(_of_texts, tuples))
 
 
 def _union_members(hint: Any) -> tuple[Any, ...]:

@@ -3,10 +3,12 @@
 from linkedout_lightning.store.compaction import Compaction
 from linkedout_lightning.store.spec import StoreSpec
 from linkedout_lightning.store.store import FeatureStore, StoreBatch, StoredFeatures
+from linkedout_lightning.store.usage import DiskUsage
 from linkedout_lightning.store.versions import StoreVersion
 
 __all__ = [
     "Compaction",
+    "DiskUsage",
     "FeatureStore",
     "StoreBatch",
     "StoreSpec",

@@ -13,6 +13,7 @@ from linkedout_lightning.store import index, table
 from linkedout_lightning.store.checks import layer_positions
 from linkedout_lightning.store.faults import as_store_errors
 from linkedout_lightning.store.spec import StoreSpec
+from linkedout_lightning.store.usage import DiskUsage, disk_usage
 from linkedout_lightning.store.versions import StoreVersion, gone, list_versions
 
 _GATHER_BYTES = 64 * 2**20  # Arrow's copy of a gather is bounded by it; the result is not.
@@ -120,6 +121,13 @@ class StoreReader:
         known = self._index.positions.keys() | self._index.failures.keys()
         return sorted(known - set(item_ids))
 
+    def disk_usage(self) -> DiskUsage:
+        """Bytes on disk, and which of them a compaction would free."""
+        # An item may be shown by two rows at once: features, and the failure of a newer video.
+        visible = len(self._index.positions) + len(self._index.failures)
+        with as_store_errors("read", self.path):
+            return disk_usage(self._dataset, visible_rows=visible)
+
     def get(
         self, item_ids: Sequence[str], *, layers: Sequence[int] | None = None
     ) -> StoredFeatures:
@@ -164,7 +172,7 @@ class StoreReader:
         if item_ids is None:
             positions = self._index.positions
             item_ids = sorted(positions, key=positions.__getitem__)
-        self._check_known(item_ids, self._index.positions)
+        self.check_known(item_ids)
         for start in range(0, len(item_ids), batch_size):
             batch = list(item_ids[start : start + batch_size])
             yield StoreBatch(batch, *self.get(batch, layers=layers))
@@ -180,7 +188,7 @@ class StoreReader:
         return len(self._dataset.get_fragments())
 
     def _gather(self, item_ids: Sequence[str], layers: Sequence[int] | None) -> StoredFeatures:
-        self._check_known(item_ids, self._index.positions)
+        self.check_known(item_ids)
         positions = self._index.positions
         wanted = np.fromiter((positions[i] for i in item_ids), np.int64, len(item_ids))
         found = table.gather(
@@ -204,8 +212,18 @@ class StoreReader:
             with as_store_errors("read", self.path):
                 return read()
 
-    def _check_known(self, item_ids: Sequence[str], known: Any) -> None:
+    def check_known(self, item_ids: Sequence[str], *, failures: bool = False) -> None:
+        """Make sure that items are there.
+
+        Args:
+            item_ids: Their ids.
+            failures: Count those with a failure and no features too.
+
+        Raises:
+            UnknownItemError: Ids that are not; the message shows the first few.
+        """
         if isinstance(item_ids, str):
             raise TypeError(f"`item_ids` is the string {item_ids!r}; give a sequence of ids")
-        if unknown := [item_id for item_id in item_ids if item_id not in known]:
+        known, failed = self._index.positions, self._index.failures if failures else {}
+        if unknown := [i for i in item_ids if i not in known and i not in failed]:
             raise UnknownItemError(dict.fromkeys(unknown), f"the feature store at {self.path!r}")

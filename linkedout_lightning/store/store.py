@@ -180,8 +180,7 @@ class FeatureStore(StoreReader):
         """
         self._check_writable()
         self.refresh()
-        known = self._index.positions.keys() | self._index.failures.keys()
-        self._check_known(item_ids, known)
+        self.check_known(item_ids, failures=True)
         if not item_ids:
             return
         with as_store_errors("write", self.path):
