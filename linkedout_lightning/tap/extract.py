@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
-from linkedout_lightning.errors import VideoDecodeError
+from linkedout_lightning.tap.claims import claims_on
 from linkedout_lightning.tap.config import ExtractConfig
+from linkedout_lightning.tap.cutting import VIDEO_BATCH, VideoCutter, cut_units
 from linkedout_lightning.tap.items import Item, read_items
-from linkedout_lightning.tap.job import decide
-from linkedout_lightning.tap.plan import (
-    Work,
-    shard_of,
-    text_batches,
-    text_lengths,
-    video_batches,
-)
+from linkedout_lightning.tap.job import Job, decide, work_of
+from linkedout_lightning.tap.pipeline import Clock, Feed, PrepareThreads
+from linkedout_lightning.tap.plan import Work, shard_of
 from linkedout_lightning.tap.progress import Progress
 from linkedout_lightning.tap.report import ExtractReport
 from linkedout_lightning.tap.running import BatchRunner
+from linkedout_lightning.tap.sharing import Unit, UnitSource
 from linkedout_lightning.tap.sink import StoreSink
-from linkedout_lightning.tap.types import TapInput, TapOutput
+from linkedout_lightning.tap.stamps import stamp
+from linkedout_lightning.tap.types import TapOutput
 
 if TYPE_CHECKING:
     from linkedout_lightning.tap.tap import VideoLLMTap
-    from linkedout_lightning.video import FrameSampler
+    from linkedout_lightning.video import DecodePool
 
-_VIDEO_BATCH, _TEXT_BATCH = 8, 32
-_WINDOW = 4  # Batches whose videos are decoded before they are sorted by shape.
 _FEW_PIECES = 16
 
 
@@ -42,7 +42,9 @@ def extract(
     Items that are in the store unchanged are skipped, changed ones are extracted anew, and an item
     that yields nothing is recorded with its reason. A job may be killed at any instant: the next
     one does the rest, with results equal bit for bit to those of a job that was not disturbed.
-    Where nothing is left to do, the model's weights are not loaded.
+    Several jobs on one store, on any machines that reach it, share the work as they go; when one
+    dies the others do its part, and each ends when all of it is done. Where nothing is left to do,
+    the model's weights are not loaded.
 
     Args:
         config: What to do.
@@ -70,113 +72,150 @@ def extract(
     items = read_items(
         config.items,
         config.videos,
+        covers=config.covers,
         id_column=config.id_column,
         video_column=config.video_column,
+        cover_column=config.cover_column,
         title_column=config.title_column,
     )[: config.limit]
     if config.shard is not None:
         items = shard_of(items, config.shard)
     job = decide(config, items, tap=tap, progress=progress)
-    tap, work, store = job.tap, job.work, job.store
-    seconds = {"load": time.monotonic() - started, "decode_wait": 0.0}
-    runner = BatchRunner(tap)
-    with (
-        Progress(len(work.todo), shown=progress) as bar,
-        StoreSink(store, fingerprints=work.fingerprints) as sink,
-    ):
-        _watch(config, work, runner, sampler=job.sampler, sink=sink, bar=bar, seconds=seconds)
-        _read(config, work, runner, sink=sink, bar=bar)
-    if work.todo and store.pieces > _FEW_PIECES:
-        store.compact(keep=timedelta(0))
-    seconds |= {
-        "prepare": runner.prepare_seconds,
-        "model": runner.model_seconds,
-        "write": sink.seconds,
-        "total": time.monotonic() - started,
-    }
-    failures = work.known_failures | sink.failures
+    assert job.store is not None
+    run = _Run(job.tap, job.work)
+    loaded = time.monotonic()
+    if job.work.todo:
+        _share(config, job, run, progress=progress)
+    run.clock.add("total", started)
+    run.clock.seconds["load"] = loaded - started
+    return _report(job, run, items)
+
+
+@dataclass
+class _Run:
+    """What one job has done so far."""
+
+    tap: VideoLLMTap
+    work: Work
+    clock: Clock = field(default_factory=Clock)
+    tokens: int = 0
+    done: int = 0
+    by_others: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def _share(config: ExtractConfig, job: Job, run: _Run, *, progress: bool) -> None:
+    """Do what nobody else does, until all is done."""
+    tap, store = job.tap, job.store
+    assert store is not None
+    cuda = tap.device.type == "cuda"
+    with ExitStack() as stack:
+        claims = stack.enter_context(claims_on(store.path, lease=config.lease))
+        # Once more, as whatever others finished before these claims were read is in the store now.
+        run.work = work_of(config, job.work.todo, tap, store.refresh())
+        units = cut_units(
+            run.work.todo,
+            tap.prepare,
+            sources=tap.sources,
+            batch_size=config.batch_size,
+            batch_tokens=config.batch_tokens,
+        )
+        source = UnitSource(units, claims, columns=tap.columns)
+        stamps: dict[str, str] = {}
+        bar = stack.enter_context(Progress(len(run.work.todo), shown=progress))
+        sink = stack.enter_context(StoreSink(store, fingerprints=stamps, background=True))
+        threads = stack.enter_context(closing(PrepareThreads(tap, cuda=cuda, clock=run.clock)))
+        pool = stack.enter_context(_decoders(config, job)) if any(u.watch for u in units) else None
+        runner = BatchRunner(tap)
+        cut = VideoCutter(
+            copy.deepcopy(tap.prepare),
+            batch_size=config.batch_size or VIDEO_BATCH,
+            batch_tokens=config.batch_tokens,
+        )
+        left = True
+        while left:
+            for watch in (True, False) if pool is not None else (False,):
+                feed = Feed(
+                    _stamped(source.take_free(watch=watch), tap, stamps),
+                    cut=cut if watch else lambda items: [items],
+                    preparer=threads,
+                    pool=pool if watch else None,
+                    sources=tap.sources,
+                    clock=run.clock,
+                )
+                outputs: list[TapOutput] = []
+                failures: dict[str, str] = {}
+                for done in runner.stream(feed):
+                    outputs += done.outputs
+                    failures |= done.failures | done.piece.failures
+                    claims.show_life()
+                    bar.advance(
+                        len(done.piece.items) + len(done.piece.failures),
+                        failed=len(done.failures) + len(done.piece.failures),
+                        tokens=runner.tokens,
+                    )
+                    if done.piece.last:
+                        number = done.piece.unit.number
+                        joined = TapOutput.cat(outputs) if outputs else None
+                        sink.add(joined, failures, then=partial(source.complete, [number]))
+                        outputs, failures = [], {}
+            sink.flush()
+            bar.others(source.by_others)
+            left = source.wait(bar.waiting)
+        bar.others(source.by_others)
+        run.by_others = source.by_others
+        run.done, run.failures, run.tokens = sink.done, sink.failures, runner.tokens
+        run.clock.seconds |= {
+            "transfer": runner.transfer_seconds,
+            "model": runner.model_seconds,
+            "write": sink.seconds,
+            "prepare": run.clock.of("prepare") + runner.prepare_seconds,
+        }
+    if store.refresh().pieces > _FEW_PIECES:
+        # Somebody who is at it too may have begun an append on a version of a moment ago.
+        store.compact(keep=timedelta(minutes=10) if run.by_others else timedelta(0))
+
+
+def _stamped(units: Iterator[Unit], tap: VideoLLMTap, stamps: dict[str, str]) -> Iterator[Unit]:
+    """Note what items are made from before they are decoded: a later change is seen as one."""
+    for unit in units:
+        for item in unit.items:
+            stamps[item.item_id] = stamp(item, columns=tap.columns, sources=tap.sources)
+        yield unit
+
+
+def _decoders(config: ExtractConfig, job: Job) -> DecodePool:
+    from linkedout_lightning.video import DecodePool
+
+    assert job.sampler is not None
+    ahead = (config.batch_size or VIDEO_BATCH) * 4
+    return DecodePool(job.sampler, workers=config.workers, ahead=ahead)
+
+
+def _report(job: Job, run: _Run, items: Sequence[Item]) -> ExtractReport:
+    store = job.store
+    assert store is not None
+    failures = job.work.known_failures | run.failures
+    if run.by_others:
+        mine = {item.item_id for item in items}
+        failures = {item: why for item, why in store.failures.items() if item in mine}
     return ExtractReport(
         out=store.path,
         items=len(items),
-        done=sink.done,
-        skipped=work.skipped,
+        done=run.done,
+        by_others=run.by_others,
+        skipped=job.work.skipped,
         failed=len(failures),
-        failed_before=len(work.known_failures),
+        failed_before=len(failures) - len(run.failures),
         reasons=dict(Counter(failures.values()).most_common(10)),
         failures=failures,
-        seconds={part: round(spent, 3) for part, spent in seconds.items()},
-        tokens=runner.tokens,
+        seconds={part: round(spent, 3) for part, spent in run.clock.seconds.items()},
+        tokens=run.tokens,
         store_items=len(store),
         bytes_per_item=job.spec.bytes_per_item,
         versions=job.spec.versions,
-        notes=tuple(_notes(tap, items, job.spec.versions, store.spec.versions)),
+        notes=tuple(_notes(job.tap, items, job.spec.versions, store.spec.versions)),
     )
-
-
-def _watch(
-    config: ExtractConfig,
-    work: Work,
-    runner: BatchRunner,
-    *,
-    sampler: FrameSampler | None,
-    sink: StoreSink,
-    bar: Progress,
-    seconds: dict[str, float],
-) -> None:
-    """Items with a video: decode ahead, sort a window by shape, run, commit the window."""
-    videos = [item for item in work.todo if sampler is not None and item.video is not None]
-    if not videos or sampler is None:
-        return
-    from linkedout_lightning.video import DecodePool
-
-    batch_size = config.batch_size or _VIDEO_BATCH
-    window = batch_size * _WINDOW
-    with DecodePool(sampler, workers=config.workers, ahead=window) as pool:
-        outcomes = pool.map(str(item.video) for item in videos)
-        for start in range(0, len(videos), window):
-            inputs, failures = [], {}
-            for item in videos[start : start + window]:
-                before = time.monotonic()
-                outcome = next(outcomes)
-                seconds["decode_wait"] += time.monotonic() - before
-                if isinstance(outcome, VideoDecodeError):
-                    failures[item.item_id] = outcome.reason
-                else:
-                    inputs.append(TapInput(item.item_id, outcome, item.columns))
-            bar.advance(len(failures), failed=len(failures))
-            lengths = text_lengths(runner.tap.prepare, [i.columns for i in inputs])
-            batches = video_batches(inputs, lengths, batch_size=batch_size)
-            outputs, bad = _run(batches, runner, bar)
-            sink.add(TapOutput.cat(outputs) if outputs else None, failures | bad)
-
-
-def _read(
-    config: ExtractConfig, work: Work, runner: BatchRunner, *, sink: StoreSink, bar: Progress
-) -> None:
-    """Items without a video: text alone, sorted by length over the whole table."""
-    sees = runner.tap.sees
-    inputs = [
-        TapInput(item.item_id, None, item.columns)
-        for item in work.todo
-        if item.video is None or not sees
-    ]
-    lengths = text_lengths(runner.tap.prepare, [i.columns for i in inputs])
-    for batch in text_batches(inputs, lengths, batch_size=config.batch_size or _TEXT_BATCH):
-        outputs, bad = _run(iter([batch]), runner, bar)
-        sink.add(TapOutput.cat(outputs) if outputs else None, bad)
-
-
-def _run(
-    batches: Iterator[list[TapInput]], runner: BatchRunner, bar: Progress
-) -> tuple[list[TapOutput], dict[str, str]]:
-    outputs: list[TapOutput] = []
-    failures: dict[str, str] = {}
-    for batch in batches:
-        some, bad = runner.run(batch)
-        outputs += some
-        failures |= bad
-        bar.advance(len(batch), failed=len(bad))
-    return outputs, failures
 
 
 def _notes(

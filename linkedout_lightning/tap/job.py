@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from linkedout_lightning.errors import DataError, StoreError
@@ -26,14 +27,14 @@ class Job:
         tap: The tap; without weights where there is no work.
         sampler: Where frames come from; None for a model that only reads text.
         spec: What the features are.
-        store: Where they go.
+        store: Where they go; None if it is absent and was not to be made.
         work: The items.
     """
 
     tap: VideoLLMTap
     sampler: FrameSampler | None
     spec: StoreSpec
-    store: FeatureStore
+    store: FeatureStore | None
     work: Work
 
 
@@ -43,6 +44,7 @@ def decide(
     *,
     tap: VideoLLMTap | None = None,
     progress: bool = True,
+    write: bool = True,
 ) -> Job:
     """Compare the items with the store, which is made if it is not there.
 
@@ -51,6 +53,7 @@ def decide(
         items: Its items.
         tap: A tap to use in place of loading ``config.model``.
         progress: Let loading draw its bars.
+        write: Make the store; without, an absent one is left absent and counts as empty.
 
     Raises:
         ConfigError: An argument, or the model, is not usable.
@@ -67,8 +70,13 @@ def decide(
     _check_columns(config, tap, items)
     sampler = _sampler(config, tap)
     spec = store_spec(tap, sampler=sampler, dtype=config.store_dtype)
-    store = FeatureStore.create(config.out, spec, exist_ok=True)
-    return Job(tap, sampler, spec, store, _work(config, items, tap, store))
+    store: FeatureStore | None = None
+    if write:
+        store = FeatureStore.create(config.out, spec, exist_ok=True)
+    elif Path(config.out).is_dir() or "://" in config.out:
+        store = FeatureStore.open(config.out)
+        store.check_spec(spec)
+    return Job(tap, sampler, spec, store, work_of(config, items, tap, store))
 
 
 def _nothing_left(config: ExtractConfig, items: Sequence[Item], *, progress: bool) -> Job | None:
@@ -94,21 +102,24 @@ def _nothing_left(config: ExtractConfig, items: Sequence[Item], *, progress: boo
     spec = store_spec(tap, sampler=sampler, dtype=config.store_dtype)
     if store.spec.differences(spec):
         return None
-    work = _work(config, items, tap, store)
+    work = work_of(config, items, tap, store)
     return None if work.todo else Job(tap, sampler, spec, store, work)
 
 
-def _work(
-    config: ExtractConfig, items: Sequence[Item], tap: VideoLLMTap, store: FeatureStore
+def work_of(
+    config: ExtractConfig, items: Sequence[Item], tap: VideoLLMTap, store: FeatureStore | None
 ) -> Work:
+    """What of some items is still to be done."""
+    if store is None:
+        return Work(list(items), 0, {})
     return plan_work(
-        items, store, columns=tap.columns, watch=tap.sees, retry_failed=config.retry_failed
+        items, store, columns=tap.columns, sources=tap.sources, retry_failed=config.retry_failed
     )
 
 
 def _sampler(config: ExtractConfig, tap: VideoLLMTap) -> FrameSampler | None:
     """The sampler of a model that sees, whether or not an item has a video today."""
-    if not tap.sees:
+    if not tap.sources:
         return None
     from linkedout_lightning.video import FrameSampler
 

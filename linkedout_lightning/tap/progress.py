@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 
 class Progress:
-    """A bar with rate, time left and failures, or nothing.
+    """A bar with items and tokens a second, time left and failures, or nothing.
 
     Args:
         total: Items to do.
@@ -23,14 +24,40 @@ class Progress:
         self._bar: Any = tqdm(
             total=total, desc="extract", unit="item", disable=not (shown and total), smoothing=0.1
         )
+        self._facts: dict[str, Any] = {}
         self._failed = 0
+        self._others = 0
+        self._began = time.monotonic()
 
-    def advance(self, count: int, *, failed: int = 0) -> None:
-        """Count items, ``failed`` of them without features."""
+    def advance(self, count: int, *, failed: int = 0, tokens: int = 0) -> None:
+        """Count items.
+
+        Args:
+            count: How many more.
+            failed: How many of them without features.
+            tokens: How many tokens the model has read in all.
+        """
+        if tokens:
+            spent = max(1e-9, time.monotonic() - self._began)
+            self._facts["tokens/s"] = f"{tokens / spent:.0f}"
         self._failed += failed
         if self._failed:
-            self._bar.set_postfix(failed=self._failed, refresh=False)
+            self._facts["failed"] = self._failed
+        self._bar.set_postfix(self._facts, refresh=False)
         self._bar.update(count)
+
+    def others(self, count: int) -> None:
+        """Say how many items other jobs have done since the start."""
+        if count > self._others:
+            self._facts["by others"] = count
+            self._bar.set_postfix(self._facts, refresh=False)
+            self._bar.update(count - self._others)
+            self._others = count
+
+    def waiting(self, holders: Mapping[str, int]) -> None:
+        """Say who is at the items that are left."""
+        who = "; ".join(f"{name}: {count}" for name, count in sorted(holders.items())[:3])
+        self._bar.set_postfix_str(f"waiting for items that others are at ({who})")
 
     def __enter__(self) -> Progress:
         return self

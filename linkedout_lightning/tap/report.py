@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-_PARTS = {
-    "decode_wait": "waiting for decoded frames",
+# What the time goes into, as far as the model has to wait for it.
+_BOTTLENECKS = {
+    "decode": "decoding",
     "prepare": "the processor",
+    "transfer": "the transfer to the device",
     "model": "the model",
     "write": "writing",
 }
@@ -21,12 +23,15 @@ class ExtractReport:
         out: The store.
         items: Items of the table, or of this job's share of it.
         done: Items extracted now.
+        by_others: Items that other jobs on the store did meanwhile.
         skipped: Items that were there already, unchanged.
         failed: Items without features, now and from earlier runs.
         failed_before: Those of them that were not tried again.
         reasons: How often each reason of a failure occurs, the most frequent first.
         failures: Reason by item id, of all failed items.
-        seconds: Where the time went: load, decode_wait, prepare, model, write, total.
+        seconds: Where the time went, side by side: load (until the model was ready), wait (the
+            model's, for batches), decode (waiting for frames), prepare (the processor, summed
+            over its threads), transfer, model, write, total.
         tokens: Tokens that the model has read.
         store_items: Items with features in the store.
         bytes_per_item: Bytes of one item's features.
@@ -37,6 +42,7 @@ class ExtractReport:
     out: str
     items: int
     done: int
+    by_others: int = 0
     skipped: int
     failed: int
     failed_before: int
@@ -56,9 +62,18 @@ class ExtractReport:
 
     @property
     def bottleneck(self) -> str | None:
-        """The part that took most of the time; ``None`` if nothing was done."""
-        spent = {part: self.seconds.get(part, 0.0) for part in _PARTS}
-        return max(spent, key=spent.__getitem__) if any(spent.values()) else None
+        """What the job could not go faster than; ``None`` if nothing was done.
+
+        Parts run side by side. Where the model waited for less than a fifth of the time it is the
+        model, or what stands in its own thread beside it; else what it waited for.
+        """
+        spent = {part: self.seconds.get(part, 0.0) for part in _BOTTLENECKS}
+        if not any(spent.values()):
+            return None
+        busy = self.seconds["total"] - self.seconds["load"]
+        fed = self.seconds.get("wait", 0.0) < 0.2 * busy
+        among = ("transfer", "model", "write") if fed else ("decode", "prepare")
+        return max(among, key=spent.__getitem__)
 
     @property
     def items_per_second(self) -> float:
@@ -87,14 +102,18 @@ class ExtractReport:
         lines += [f"    {count:>6} x {reason}" for reason, count in self.reasons.items()]
         if self.failed_before:
             lines.append("    set retry_failed to try those again")
+        if self.by_others:
+            lines.insert(2, f"  by other jobs   {self.by_others}")
         if self.bottleneck is not None:
             total = max(1e-9, self.seconds["total"])
+            busy = max(1e-9, total - self.seconds["load"])
             shares = ", ".join(
-                f"{name} {self.seconds[part] / total:.0%}"
-                for part, name in {"load": "loading", **_PARTS}.items()
+                f"{part} {self.seconds.get(part, 0.0) / busy:.0%}"
+                for part in ("wait", *_BOTTLENECKS)
             )
-            lines.append(
-                f"  {self.seconds['total']:.1f} s, {self.items_per_second:.2f} items/s, "
-                f"{self.tokens / total:.0f} tokens/s; {shares}"
-            )
+            lines += [
+                f"  {total:.1f} s, {self.seconds['load']:.1f} of them to load; "
+                f"{self.items_per_second:.2f} items/s, {self.tokens / busy:.0f} tokens/s",
+                f"  bottleneck      {_BOTTLENECKS[self.bottleneck]} (side by side: {shares})",
+            ]
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])

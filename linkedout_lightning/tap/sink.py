@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -63,9 +64,12 @@ class StoreSink:
     waiting at the end, also when the user interrupts.
 
     Args:
-        store: Where to.
+        store: Where to. In the background it is used from another thread: leave it alone until
+            the sink is closed.
         fingerprints: What each item was made from, by id.
         rows: Append when this many items are waiting; by default 512.
+        background: Append while the caller goes on; an error of one append is raised by the next
+            call.
 
     Attributes:
         done: How many items got features.
@@ -79,24 +83,35 @@ class StoreSink:
         *,
         fingerprints: Mapping[str, str] | None = None,
         rows: int | None = None,
+        background: bool = False,
     ) -> None:
         self.store = store
         self.done = 0
         self.failures: dict[str, str] = {}
         self.seconds = 0.0
-        self._fingerprints = fingerprints or {}
+        self._fingerprints = {} if fingerprints is None else fingerprints
         self._rows = rows or _ROWS
         self._waiting: list[TapOutput] = []
         self._failed: dict[str, str] = {}
+        self._then: list[Callable[[], None]] = []
         self._flushed = time.monotonic()
+        self._thread = ThreadPoolExecutor(1, "store") if background else None
+        self._under_way: Future[None] | None = None
 
-    def add(self, output: TapOutput | None, failures: Mapping[str, str] | None = None) -> None:
+    def add(
+        self,
+        output: TapOutput | None,
+        failures: Mapping[str, str] | None = None,
+        *,
+        then: Callable[[], None] | None = None,
+    ) -> None:
         """Take what belongs together.
 
         Args:
             output: Features; rows without a token, with NaN or out of the store's range become
                 failures.
             failures: Reason by other item that yielded nothing.
+            then: Called when all of it is in the store.
         """
         failed = dict(failures or {})
         if output is not None and len(output):
@@ -106,29 +121,52 @@ class StoreSink:
             self._waiting.append(fitting)
         self._failed |= failed
         self.failures |= failed
+        if then is not None:
+            self._then.append(then)
         count = sum(map(len, self._waiting)) + len(self._failed)
         size = count * self.store.spec.bytes_per_item
         if count >= self._rows or size >= _BYTES or time.monotonic() - self._flushed > _SECONDS:
-            self.flush()
+            self._begin()
 
     def flush(self) -> None:
-        """Append what is waiting, in one commit."""
-        start = self._flushed = time.monotonic()
-        if not self._waiting and not self._failed:
-            return
+        """Append what is waiting, in one commit, and wait until it is there."""
+        self._begin()
+        self._finish()
+
+    def _begin(self) -> None:
+        self._finish()
+        self._flushed = time.monotonic()
+        waiting, failed, then = self._waiting, self._failed, self._then
+        self._waiting, self._failed, self._then = [], {}, []
+        if self._thread is None:
+            self._append(waiting, failed, then)
+        else:
+            self._under_way = self._thread.submit(self._append, waiting, failed, then)
+
+    def _finish(self) -> None:
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
+
+    def _append(
+        self, waiting: list[TapOutput], failed: dict[str, str], then: list[Callable[[], None]]
+    ) -> None:
+        start = time.monotonic()
         spec = self.store.spec
-        joined = TapOutput.cat(self._waiting) if self._waiting else _nothing(spec)
-        self.store.append(
-            joined.item_ids,
-            joined.features,
-            joined.mask,
-            fingerprints=self._fingerprints,
-            failures=self._failed,
-            replace=True,
-        )
-        self._waiting, self._failed = [], {}
-        if self.store.pieces > _MANY_PIECES:
-            self.store.compact(keep=timedelta(0))
+        if waiting or failed:
+            joined = TapOutput.cat(waiting) if waiting else _nothing(spec)
+            self.store.append(
+                joined.item_ids,
+                joined.features,
+                joined.mask,
+                fingerprints=self._fingerprints,
+                failures=failed,
+                replace=True,
+            )
+            if self.store.pieces > _MANY_PIECES:
+                self.store.compact(keep=timedelta(minutes=10))
+        for call in then:
+            call()
         self.seconds += time.monotonic() - start
 
     def __enter__(self) -> Self:
@@ -140,8 +178,12 @@ class StoreSink:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None or not issubclass(kind, StoreError):
-            self.flush()
+        try:
+            if kind is None or not issubclass(kind, StoreError):
+                self.flush()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
 
     def _sift(self, output: TapOutput) -> tuple[TapOutput, dict[str, str]]:
         """Rows that can be stored, in the store's dtype, and why the others cannot."""

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linkedout_lightning.errors import ConfigError
+from linkedout_lightning.tap.cutting import text_batches
 from linkedout_lightning.tap.items import Item
-from linkedout_lightning.tap.plan import fingerprint, plan_work, shard_of, text_batches
+from linkedout_lightning.tap.plan import Work, plan_work, shard_of
+from linkedout_lightning.tap.stamps import stamp
 from linkedout_lightning.tap.types import TapInput
 
 
@@ -48,42 +48,21 @@ def test_shards_that_cannot_be(shard: str) -> None:
         shard_of([], shard)
 
 
-def test_a_fingerprint_follows_what_is_used(tmp_path: Path) -> None:
-    video = tmp_path / "a.mp4"
-    video.write_bytes(b"12")
-    item = Item("a", str(video), {"title": "x", "tags": "y"})
-
-    def now(item: Item = item, watch: bool = True) -> str:
-        return fingerprint(item, columns=("title",), watch=watch)
-
-    first, blind = now(), now(watch=False)
-    assert now() == first
-    assert now(Item("a", str(video), {"title": "x", "tags": "z"})) == first
-    assert now(Item("a", str(video), {"title": "w", "tags": "y"})) != first
-    os.utime(video, ns=(1, 1))
-    second = now()
-    assert second != first
-    assert now(watch=False) == blind
-    video.write_bytes(b"123")
-    os.utime(video, ns=(1, 1))
-    assert now() not in (first, second)
-    video.unlink()
-    assert now().startswith("video:unreadable")
-    assert fingerprint(Item("a"), columns=("title",), watch=True) == "nothing"
-
-
 def test_only_new_changed_and_asked_for_items_are_planned() -> None:
     items = [Item(i, None, {"title": i}) for i in "abcd"]
-    stamps = {i.item_id: fingerprint(i, columns=("title",), watch=True) for i in items}
+    columns, sources = ("title",), ("video",)
+    stamps = {i.item_id: stamp(i, columns=columns, sources=sources) for i in items}
     known = {"a": stamps["a"], "b": "old", "c": stamps["c"]}
     store = SimpleNamespace(fingerprints=lambda: known, failures={"c": "broken", "b": "too"})
 
-    work = plan_work(items, store, columns=("title",), watch=True)  # type: ignore[arg-type]
+    def plan(**options: bool) -> Work:
+        return plan_work(items, store, columns=columns, sources=sources, **options)  # type: ignore[arg-type]
+
+    work = plan()
     assert [i.item_id for i in work.todo] == ["b", "d"]
     assert work.skipped == 1
     assert work.known_failures == {"c": "broken"}
-    assert work.fingerprints == {"b": stamps["b"], "d": stamps["d"]}
 
-    again = plan_work(items, store, columns=("title",), watch=True, retry_failed=True)  # type: ignore[arg-type]
+    again = plan(retry_failed=True)
     assert [i.item_id for i in again.todo] == ["b", "c", "d"]
     assert again.known_failures == {}

@@ -14,6 +14,7 @@ class StandIn:
     def __init__(self, fault) -> None:
         self.fault = fault
         self.sizes: list[int] = []
+        self.device = torch.device("cpu")
 
     def prepare(self, items) -> TapBatch:
         return TapBatch([item.item_id for item in items], [])

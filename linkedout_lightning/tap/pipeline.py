@@ -1,0 +1,235 @@
+"""Decoding and preparing ahead of the model.
+
+Decoding runs in processes of its own (:class:`~linkedout_lightning.video.DecodePool`), the model's
+processor in threads (its work is in native code that lets other threads run), both ahead of the
+model and bounded, so that memory is too. The order is that of the units.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from linkedout_lightning.errors import VideoDecodeError
+from linkedout_lightning.tap.items import Item
+from linkedout_lightning.tap.sharing import Unit
+from linkedout_lightning.tap.types import TapBatch, TapInput
+
+if TYPE_CHECKING:
+    from linkedout_lightning.tap.tap import VideoLLMTap
+    from linkedout_lightning.video import DecodePool, Frames
+
+_BATCHES_AHEAD = 2  # beyond one a preparing thread
+_MOST_THREADS = 8
+_SOURCES = ("video", "cover")
+
+Cut = Callable[[list[TapInput]], Iterable[list[TapInput]]]
+"""Cuts a unit's decoded items into batches."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One batch on its way to the model.
+
+    Attributes:
+        unit: The unit that it is of.
+        items: Its items; none where nothing of the unit could be decoded.
+        prepared: The processor's result.
+        failures: Reasons of the unit's items that were not decoded, with its last piece.
+        last: No other piece of the unit follows.
+    """
+
+    unit: Unit
+    items: list[TapInput]
+    prepared: Future[TapBatch] | None
+    failures: dict[str, str]
+    last: bool
+
+
+@dataclass
+class Clock:
+    """Seconds by part; parts run at the same time, so they may add up to more than the whole."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, part: str, since: float) -> None:
+        """Count the time from ``since`` (``time.monotonic()``) until now."""
+        spent = time.monotonic() - since
+        with self._lock:
+            self.seconds[part] = self.seconds.get(part, 0.0) + spent
+
+    def of(self, part: str) -> float:
+        """Seconds of a part."""
+        return self.seconds.get(part, 0.0)
+
+
+class PrepareThreads:
+    """Runs the model's processor in threads, each with a copy of its own.
+
+    Fast tokenizers change their settings while they work and must not be shared by threads.
+
+    Args:
+        tap: Whose processor.
+        cuda: The model is on a GPU: more threads, and pinned memory.
+        clock: Where time is counted.
+    """
+
+    def __init__(self, tap: VideoLLMTap, *, cuda: bool, clock: Clock) -> None:
+        # Beside a model on the CPU, one thread is ahead of it already.
+        self.threads = min(_MOST_THREADS, max(1, (os.cpu_count() or 1) // 2)) if cuda else 1
+        self._tap, self._cuda, self._clock = tap, cuda, clock
+        self._own = threading.local()
+        self._pool = ThreadPoolExecutor(self.threads, "prepare")
+
+    def submit(self, items: list[TapInput]) -> Future[TapBatch]:
+        """Begin to prepare a batch."""
+        return self._pool.submit(self._prepare, items)
+
+    def close(self) -> None:
+        """End the threads; what has not begun is given up."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _prepare(self, items: list[TapInput]) -> TapBatch:
+        start = time.monotonic()
+        if not hasattr(self._own, "prepare"):
+            self._own.prepare = copy.deepcopy(self._tap.prepare)
+        batch: TapBatch = self._own.prepare(items)
+        if self._cuda:
+            batch = batch.pin_memory()
+        self._clock.add("prepare", start)
+        return batch
+
+
+class Feed:
+    """Pieces in order, made by a thread that runs ahead.
+
+    Args:
+        units: Taken one by one, a bounded number ahead.
+        cut: Cuts a unit's items into batches.
+        preparer: Prepares them.
+        pool: Decodes; None for units without files.
+        sources: Which of an item's files are decoded, of ``"video"`` and ``"cover"``.
+        clock: Where time is counted.
+    """
+
+    def __init__(
+        self,
+        units: Iterable[Unit],
+        *,
+        cut: Cut,
+        preparer: PrepareThreads,
+        pool: DecodePool | None,
+        sources: Iterable[str],
+        clock: Clock,
+    ) -> None:
+        self._units, self._cut, self._preparer, self._pool = units, cut, preparer, pool
+        self._sources = tuple(name for name in _SOURCES if name in set(sources))
+        self._clock = clock
+        self._stop = threading.Event()
+        self._queue: queue.Queue[Any] = queue.Queue(preparer.threads + _BATCHES_AHEAD)
+        self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
+
+    def __iter__(self) -> Iterator[Piece]:
+        self._thread.start()
+        ended = False
+        try:
+            while (piece := self._get()) is not None:
+                if isinstance(piece, BaseException):
+                    raise piece
+                yield piece
+            ended = True
+        finally:
+            self._stop.set()
+            if not ended and self._pool is not None:
+                # The thread may be waiting for a decoder, for as long as one video may take.
+                self._pool.close()
+            self._thread.join()
+
+    def _get(self) -> Any:
+        start = time.monotonic()
+        piece = self._queue.get()
+        self._clock.add("wait", start)
+        return piece
+
+    def _put(self, piece: Any) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(queue.Full):
+                self._queue.put(piece, timeout=0.2)
+                return
+
+    def _run(self) -> None:
+        try:
+            for unit, inputs, failures in self._decoded():
+                batches = [batch for batch in self._cut(inputs) if batch]
+                for number, batch in enumerate(batches, 1):
+                    last = number == len(batches)
+                    prepared = self._preparer.submit(batch)
+                    self._put(Piece(unit, batch, prepared, failures if last else {}, last))
+                if not batches:
+                    self._put(Piece(unit, [], None, failures, last=True))
+                if self._stop.is_set():
+                    return
+            self._put(None)
+        except BaseException as error:
+            self._put(error)
+
+    def _decoded(self) -> Iterator[tuple[Unit, list[TapInput], dict[str, str]]]:
+        if self._pool is None:
+            for unit in self._units:
+                yield unit, [TapInput(i.item_id, None, i.columns) for i in unit.items], {}
+            return
+        begun: deque[Unit] = deque()
+        outcomes = self._pool.map(self._files(begun))
+        with contextlib.closing(outcomes):  # type: ignore[type-var]
+            for first in self._timed(outcomes):
+                unit = begun.popleft()
+                rest = iter((first,))
+                inputs: list[TapInput] = []
+                failures: dict[str, str] = {}
+                for item in unit.items:
+                    seen: dict[str, Frames] = {}
+                    for name in self._named(item):
+                        outcome = next(rest, None) or next(self._timed(outcomes))
+                        if isinstance(outcome, VideoDecodeError):
+                            kind = "" if name == "video" else f"{name}: "
+                            failures.setdefault(item.item_id, kind + outcome.reason)
+                        else:
+                            seen[name] = outcome
+                    if item.item_id not in failures:
+                        inputs.append(
+                            TapInput(
+                                item.item_id,
+                                seen.get("video"),
+                                item.columns,
+                                cover=seen.get("cover"),
+                            )
+                        )
+                yield unit, inputs, failures
+
+    def _files(self, begun: deque[Unit]) -> Iterator[str]:
+        for unit in self._units:
+            begun.append(unit)
+            for item in unit.items:
+                yield from (str(getattr(item, name)) for name in self._named(item))
+
+    def _named(self, item: Item) -> list[str]:
+        return [name for name in self._sources if getattr(item, name) is not None]
+
+    def _timed(self, outcomes: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            start = time.monotonic()
+            outcome = next(outcomes, None)
+            self._clock.add("decode", start)
+            if outcome is None:
+                return
+            yield outcome
