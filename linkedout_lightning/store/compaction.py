@@ -60,7 +60,7 @@ def compact_table(
             freed = dataset.cleanup_old_versions(older_than=keep)
         except (OSError, RuntimeError) as error:
             # Another process deleted or compacted meanwhile: look again at what there is.
-            if "conflict" not in str(error).lower() or attempt == _ATTEMPTS:
+            if attempt == _ATTEMPTS or not _overtaken(error):
                 raise
         else:
             break
@@ -71,6 +71,11 @@ def compact_table(
         versions_freed=freed.old_versions,
         bytes_freed=freed.bytes_removed,
     )
+
+
+def _overtaken(error: Exception) -> bool:
+    text = str(error).lower()
+    return any(sign in text for sign in ("conflict", "concurrent writers", "not found"))
 
 
 def _superseded(dataset: Any) -> list[int]:

@@ -196,12 +196,12 @@ class StoreReader:
         )
         return StoredFeatures(found.features, found.mask)
 
-    def _at_latest_if_gone(self, read: Callable[[], _T]) -> _T:
-        """Read; again, if a compaction elsewhere has freed the version that this object sees."""
+    def _at_latest_if_gone(self, do: Callable[[], _T], *, doing: str = "read") -> _T:
+        """Do; again, if a compaction elsewhere has freed the version that this object sees."""
         version = self.version
         try:
-            with as_store_errors("read", self.path):
-                return read()
+            with as_store_errors(doing, self.path):
+                return do()
         except StoreError:
             there = self.versions()
             if version in {entry.version for entry in there}:
@@ -209,8 +209,8 @@ class StoreReader:
             if self._pinned:
                 raise gone(version, there, self.path) from None
             self.refresh()
-            with as_store_errors("read", self.path):
-                return read()
+            with as_store_errors(doing, self.path):
+                return do()
 
     def check_known(self, item_ids: Sequence[str], *, failures: bool = False) -> None:
         """Make sure that items are there.

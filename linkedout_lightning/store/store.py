@@ -181,11 +181,9 @@ class FeatureStore(StoreReader):
         self._check_writable()
         self.refresh()
         self.check_known(item_ids, failures=True)
-        if not item_ids:
-            return
-        with as_store_errors("write", self.path):
-            table.delete_items(self._dataset, list(dict.fromkeys(item_ids)))
-            self._index.update(self._dataset)
+        if item_ids:
+            # A join reads ids: another process may compact, and free them, meanwhile.
+            self._at_latest_if_gone(lambda: self._delete(item_ids), doing="write")
 
     def compact(
         self, *, keep: timedelta = timedelta(minutes=10), purge: bool = False
@@ -210,6 +208,10 @@ class FeatureStore(StoreReader):
             done = compact_table(self._dataset, rows_a_piece=rows, keep=keep, purge=purge)
             self._index.update(self._dataset)
         return done
+
+    def _delete(self, item_ids: Sequence[str]) -> None:
+        table.delete_items(self._dataset, list(dict.fromkeys(item_ids)))
+        self._index.update(self._dataset)
 
     def _check_writable(self) -> None:
         if self._pinned:

@@ -156,3 +156,34 @@ def test_deletes_and_appends_meet(store: FeatureStore) -> None:
     for view in (store, other.refresh(), FeatureStore.open(store.path)):
         assert view.item_ids == ["d", "e"]
         assert equal_bits(view.get(["e", "d"]).features, features[[4, 3]])
+
+
+def test_writes_survive_that_their_version_is_freed(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process compacts between this one's look at the store and its write."""
+    features, mask = rows(6)
+    store.append(list("abcd"), features[:4], mask[:4])
+    for write in (
+        lambda late: late.append(["e"], features[4:5], mask[4:5]),
+        lambda late: late.delete(["a"]),
+        lambda late: late.record_failures({"x": "empty"}),
+        lambda late: late.compact(keep=AT_ONCE),
+    ):
+        late = FeatureStore.open(store.path)
+        look = late.refresh
+
+        def overtaken(late: FeatureStore = late, look=look) -> FeatureStore:
+            look()
+            store.append(["b"], features[5:], mask[5:], replace=True)
+            store.compact(keep=AT_ONCE)
+            late.refresh = look  # type: ignore[method-assign]
+            return late
+
+        late.refresh = overtaken  # type: ignore[method-assign]
+        write(late)
+        store.refresh()
+    assert store.item_ids == list("bcde")
+    assert store.failures == {"x": "empty"}
+    found = store.get(list("bcde")).features
+    assert equal_bits(found, features[[5, 2, 3, 4]])
