@@ -150,6 +150,11 @@ class Claims:
                         return None
             return mine
 
+    def is_inherited(self, claim: Claim) -> bool:
+        """Whether a claim covers what a dead worker held, and may have done in part."""
+        with self._lock:
+            return any(len(self._seen.holders[key]) > 1 for key in claim.keys)
+
     def end(self, claim: Claim, *, done: bool) -> None:
         """Say that a claim's items are in the store, or that they are given up."""
         with self._lock:

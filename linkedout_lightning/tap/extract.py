@@ -12,13 +12,16 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from linkedout_lightning.store import FeatureStore
 from linkedout_lightning.tap.claims import claims_on
 from linkedout_lightning.tap.config import ExtractConfig
 from linkedout_lightning.tap.cutting import VIDEO_BATCH, VideoCutter, cut_units
+from linkedout_lightning.tap.estimate import estimate
 from linkedout_lightning.tap.items import Item, read_items
 from linkedout_lightning.tap.job import Job, decide, work_of
 from linkedout_lightning.tap.pipeline import Clock, Feed, PrepareThreads
 from linkedout_lightning.tap.plan import Work, shard_of
+from linkedout_lightning.tap.planned import ExtractPlan
 from linkedout_lightning.tap.progress import Progress
 from linkedout_lightning.tap.report import ExtractReport
 from linkedout_lightning.tap.running import BatchRunner
@@ -36,7 +39,7 @@ _FEW_PIECES = 16
 
 def extract(
     config: ExtractConfig, *, progress: bool = True, tap: VideoLLMTap | None = None
-) -> ExtractReport:
+) -> ExtractReport | ExtractPlan:
     """Extract what the store does not hold yet.
 
     Items that are in the store unchanged are skipped, changed ones are extracted anew, and an item
@@ -53,7 +56,8 @@ def extract(
             hold.
 
     Returns:
-        Counts, reasons of failures, and where the time went.
+        Counts, reasons of failures, and where the time went; with ``config.plan`` what it would
+        cost.
 
     Raises:
         ConfigError: An argument, or the model, is not usable.
@@ -80,7 +84,11 @@ def extract(
     )[: config.limit]
     if config.shard is not None:
         items = shard_of(items, config.shard)
-    job = decide(config, items, tap=tap, progress=progress)
+    job = decide(config, items, tap=tap, progress=progress, write=not config.plan)
+    if config.plan:
+        return estimate(
+            config, job, items=len(items), loading=time.monotonic() - started, progress=progress
+        )
     assert job.store is not None
     run = _Run(job.tap, job.work)
     loaded = time.monotonic()
@@ -120,7 +128,13 @@ def _share(config: ExtractConfig, job: Job, run: _Run, *, progress: bool) -> Non
             batch_size=config.batch_size,
             batch_tokens=config.batch_tokens,
         )
-        source = UnitSource(units, claims, columns=tap.columns)
+        second = FeatureStore.open(store.path)  # for the thread that feeds
+        source = UnitSource(
+            units,
+            claims,
+            columns=tap.columns,
+            still_todo=lambda some: work_of(config, some, tap, second.refresh()).todo,
+        )
         stamps: dict[str, str] = {}
         bar = stack.enter_context(Progress(len(run.work.todo), shown=progress))
         sink = stack.enter_context(StoreSink(store, fingerprints=stamps, background=True))

@@ -43,13 +43,23 @@ class UnitSource:
         units: All units, in order.
         claims: What workers have claimed.
         columns: Columns of an item that are used: with other texts it is other work.
+        still_todo: Looks into the store which of some items are not there yet. It is asked where a
+            worker has died, as that one may have done a part of what it held.
 
     Attributes:
         by_others: How many items others have done meanwhile.
     """
 
-    def __init__(self, units: Sequence[Unit], claims: Claims, *, columns: Sequence[str]) -> None:
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        claims: Claims,
+        *,
+        columns: Sequence[str],
+        still_todo: Callable[[Sequence[Item]], Sequence[Item]],
+    ) -> None:
         self.by_others = 0
+        self._still_todo = still_todo
         self._claims = claims
         self._pending = {unit.number: unit for unit in units}
         self._keys = {
@@ -82,7 +92,19 @@ class UnitSource:
                 continue
             with self._lock:
                 self._taken |= {unit.number: claim for unit in free}
-            yield from free
+            yield from self._not_done(free) if self._claims.is_inherited(claim) else free
+
+    def _not_done(self, units: Sequence[Unit]) -> Iterator[Unit]:
+        """Units of which something is left; those in the store are completed."""
+        items = [item for unit in units for item in unit.items]
+        left = {item.item_id for item in self._still_todo(items)}
+        self.by_others += len(items) - len(left)
+        for unit in units:
+            items_left = tuple(item for item in unit.items if item.item_id in left)
+            if items_left:
+                yield Unit(unit.number, items_left, unit.watch)
+            else:
+                self.complete([unit.number])
 
     def complete(self, numbers: Sequence[int]) -> None:
         """Say that units are in the store."""
