@@ -57,14 +57,20 @@ _VIDEO: dict[str, Callable[[], tuple[Any, Any]]] = {
     "internvl": tiny_llava.internvl,
     "smolvlm": tiny_images.smolvlm,
 }
-_IMAGES: dict[str, Callable[[], tuple[Any, Any]]] = {"idefics3": tiny_images.idefics3}
+_IMAGES: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "idefics2": tiny_images.idefics2,
+    "idefics3": tiny_images.idefics3,
+    "gemma3": tiny_images.gemma3,
+    "mistral3": tiny_images.mistral3,
+    "ovis2": tiny_images.ovis2,
+}
 
 FAMILIES = {"llama": _llama, "gpt2": _gpt2} | _VIDEO | _IMAGES
-"""Families by name; only `idefics3` (frames as images) and the text models need no torchvision."""
+"""Families by name; text models and most that read frames as images need no torchvision."""
 
 VIDEO_FAMILIES = tuple(_VIDEO)
 IMAGE_FAMILIES = tuple(_IMAGES)
-NEEDS_TORCHVISION = VIDEO_FAMILIES
+NEEDS_TORCHVISION = (*VIDEO_FAMILIES, "mistral3")
 
 
 def build_tiny_video_llm(folder: Path, family: str = "idefics3", *, seed: int = 0) -> Path:

@@ -17,7 +17,7 @@ from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.tap.groups import Group, average, span_averages
 from linkedout_lightning.tap.prompts import Prompt, PromptTemplate, Span, Wrapping, wrap
 from linkedout_lightning.tap.types import TapBatch, TapBucket, TapInput
-from linkedout_lightning.tap.visual import images_of, videos_of
+from linkedout_lightning.tap.visual import images_of, videos_of, without_tiling
 
 if TYPE_CHECKING:
     from linkedout_lightning.video import Frames
@@ -64,7 +64,7 @@ class InputBuilder:
         own_positions: bool = False,
         processor_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        self.processor = processor
+        self.processor = without_tiling(processor)
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.template = template
         self.groups = tuple(group for group in groups if group.kind != "generated")

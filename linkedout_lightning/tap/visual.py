@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from linkedout_lightning.errors import MissingExtraError
 if TYPE_CHECKING:
     from linkedout_lightning.video import Frames
 
+_TILING = ("do_image_splitting", "crop_to_patches", "split_image", "do_pan_and_scan")
+"""Options of image processors that cut one photograph into tiles."""
 _DEFAULT_FPS = 24.0  # what transformers assumes where a rate is unknown
 
 
@@ -62,7 +65,25 @@ def images_of(videos: Sequence[Frames], processor: Any) -> dict[str, Any]:
     options: dict[str, Any] = {
         "images": [[Image.fromarray(frame) for frame in frames.data] for frames in videos]
     }
-    if getattr(processor.image_processor, "do_image_splitting", False):
-        # Tiles of one photograph: they would multiply a video's tokens by up to 17.
-        options["do_image_splitting"] = False
-    return options
+    return options | dict.fromkeys(_tiling(processor), False)
+
+
+def without_tiling(processor: Any) -> Any:
+    """A processor that shows every picture once; the one given stays as it is.
+
+    Tiles of one photograph would multiply a video's tokens by up to 17. The call says so too
+    (`images_of`), as some processors have defaults of their own for it; the copy is for those
+    that read the setting itself (Idefics2).
+    """
+    if getattr(processor, "video_processor", None) is not None or not _tiling(processor):
+        return processor
+    processor = copy.copy(processor)
+    processor.image_processor = copy.copy(processor.image_processor)
+    for name in _tiling(processor):
+        setattr(processor.image_processor, name, False)
+    return processor
+
+
+def _tiling(processor: Any) -> list[str]:
+    images = getattr(processor, "image_processor", None)
+    return [name for name in _TILING if hasattr(images, name)]

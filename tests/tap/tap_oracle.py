@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from linkedout_lightning.tap import TapInput
@@ -37,17 +38,17 @@ def item(name: str, title: str | None, shown: Frames | None = None) -> TapInput:
 
 
 def load(folder: Path) -> tuple[Any, Any]:
-    """Model and processor (or tokenizer), as a user of transformers loads them."""
+    """Model and processor (or tokenizer), as a user of transformers loads them; no tiling."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder)
     sees = hasattr(config, "vision_config")
     model = transformers.AutoModelForMultimodalLM if sees else transformers.AutoModelForCausalLM
     processor = transformers.AutoProcessor if sees else transformers.AutoTokenizer
-    return (
-        model.from_pretrained(folder, dtype=torch.float32).eval(),
-        processor.from_pretrained(folder),
-    )
+    loaded = processor.from_pretrained(folder)
+    if hasattr(loaded, "image_processor"):
+        loaded.image_processor.do_image_splitting = False
+    return model.from_pretrained(folder, dtype=torch.float32).eval(), loaded
 
 
 def encode(processor: Any, items: list[TapInput], *, side: str = "left") -> dict[str, Any]:
@@ -91,7 +92,7 @@ def encode(processor: Any, items: list[TapInput], *, side: str = "left") -> dict
         }
     elif shown:
         options |= {
-            "images": [list(video.data) for video in shown],
+            "images": [[Image.fromarray(frame) for frame in video.data] for video in shown],
             "do_image_splitting": False,
         }
     if "mm_token_type_ids" in getattr(processor, "model_input_names", ()):
