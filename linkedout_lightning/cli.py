@@ -239,7 +239,7 @@ def _in_the_shell_s_way(arguments: list[str], config_class: type[Any]) -> list[s
         alone = position == len(arguments) or _is_option(arguments[position])
         if hint is None:
             result.append(word)
-        elif hint is bool and not equals and alone:
+        elif (hint is bool or bool in _union_members(hint)) and not equals and alone:
             result.append(f"{option}=true")
         elif _takes_tuple(hint):
             values = [attached] if equals else []

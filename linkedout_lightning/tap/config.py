@@ -12,6 +12,7 @@ from linkedout_lightning.tap.views import parse_views
 _PROMPT = "{title}"
 # The store's own table of them would import torch, which `--help` does without.
 _DTYPES = ("bfloat16", "float16", "float32")
+_SAMPLE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,8 @@ class ExtractConfig:
         lease: Seconds after which a job on another machine that shows no sign of life counts as
             dead, and others do its part.
         retry_failed: Try items again that failed before.
+        plan: Write nothing and say what the extraction would cost: time, memory, bytes, bottleneck.
+            A sample of 16 items is run for it, or of as many as are given here.
     """
 
     model: str
@@ -95,12 +98,15 @@ class ExtractConfig:
     shard: str | None = None
     lease: float = 300.0
     retry_failed: bool = False
+    plan: bool | int = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "batch_tokens", "workers", "limit", "lease"):
             value = getattr(self, name)
             if value is not None and not value >= 1:
                 raise ConfigError(f"`{name}` is {value}; give 1 or more")
+        if self.plan is not True and int(self.plan) < 0:
+            raise ConfigError(f"`plan` is {self.plan}; give the size of the sample, 1 or more")
         for name, legal in (("dtype", ("auto", *_DTYPES)), ("store_dtype", _DTYPES)):
             if getattr(self, name) not in legal:
                 raise ConfigError(
@@ -112,3 +118,8 @@ class ExtractConfig:
             parse_views(self.views)
         if self.shard is not None:
             shard_of([], self.shard)
+
+    @property
+    def sample_size(self) -> int:
+        """Items that a plan runs."""
+        return _SAMPLE if self.plan is True else int(self.plan)
