@@ -34,9 +34,7 @@ def choose(
     pool.sort(key=lambda item: _bytes(item, sources))
     count = min(count, len(pool))
     edges = [round(i * len(pool) / count) for i in range(count + 1)] if count else []
-    chosen = [
-        pool[chance.randrange(low, high)] for low, high in pairwise(edges)
-    ]
+    chosen = [pool[chance.randrange(low, high)] for low, high in pairwise(edges)]
     chance.shuffle(chosen)
     return chosen
 
