@@ -7,26 +7,73 @@ from typing import Any
 
 from torch import nn
 
+from linkedout_lightning.errors import ConfigError
+from linkedout_lightning.tap.layers import find_decoder
+
 _ID_NAMES = ("video_token_id", "video_token_index", "image_token_id", "image_token_index")
+_GIVEN = ("input_ids", "attention_mask", "args", "kwargs")
 
 
 def visual_ids(model: nn.Module, processor: Any) -> set[int]:
-    """Token ids at whose places the model puts visual embeddings; empty for text-only models."""
+    """Token ids at whose places the model puts visual embeddings; empty for text-only models.
+
+    Raises:
+        ConfigError: If the processor takes pictures, but no token of a prompt stands for them.
+    """
     if not hasattr(processor, "tokenizer"):
         return set()
+    found = _ids_of_config(model) or _ids_of_processor(processor)
+    kinds = ("video_processor", "image_processor")
+    if all(getattr(processor, kind, None) is None for kind in kinds):
+        return found  # empty for one that listens, which is read as text
+    if reason := _why_nothing_is_visual(model, processor, found):
+        raise ConfigError(
+            f"{type(model).__name__} cannot be tapped for what it sees: {reason}; give its "
+            "tokenizer as `processor` to tap what it reads"
+        )
+    return found
+
+
+def _ids_of_config(model: nn.Module) -> set[int]:
     config = getattr(model, "config", None)
-    ids = {getattr(config, name, None) for name in _ID_NAMES}
-    if found := {int(i) for i in ids if i is not None}:
-        return found
+    holders = [config, getattr(config, "vision_config", None)]
+    for holder in holders:
+        ids = {getattr(holder, name, None) for name in _ID_NAMES}
+        if found := {int(i) for i in ids if i is not None}:
+            return found
+    return set()
+
+
+def _ids_of_processor(processor: Any) -> set[int]:
     # Last, as some families count the brackets around a picture among these.
     lists = [getattr(processor, f"{kind}_token_ids", []) for kind in ("video", "image")]
     return {int(i) for ids in lists for i in ids if i is not None}
+
+
+def _why_nothing_is_visual(model: nn.Module, processor: Any, ids: set[int]) -> str | None:
+    if hasattr(processor, "qformer_tokenizer"):
+        return (
+            "its Q-Former reads the prompt too, with a tokenizer of its own, so that its visual "
+            "tokens are no function of the video alone"
+        )
+    blocks = find_decoder(model).blocks
+    if any("cross_att" in name or "crossatt" in name for name, _ in blocks.named_modules()):
+        return "its decoder looks at pictures by cross-attention, so no token of a prompt is visual"
+    if not ids:
+        return "neither its configuration nor its processor names a token that stands for a picture"
+    return None
 
 
 def argument_names(model: nn.Module) -> set[str]:
     """What ``forward`` takes by name, in the model or in the base model that it hands things to."""
     modules = [model, getattr(model, "base_model", model)]
     return {name for module in modules for name in inspect.signature(module.forward).parameters}
+
+
+def required_names(model: nn.Module) -> set[str]:
+    """What ``forward`` cannot do without, besides a text's ids and mask."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    return {p.name for p in parameters if p.default is p.empty and p.name not in _GIVEN}
 
 
 def numbers_positions(model: nn.Module) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from linkedout_lightning.errors import ConfigError
+from linkedout_lightning.errors import ConfigError, DataError
 from linkedout_lightning.tap.layers import Decoder
 
 OnState = Callable[[int, Tensor], bool]
@@ -31,12 +31,21 @@ def reading(decoder: Decoder, layers: Collection[int], on_state: OnState) -> Ite
     When it returns true the forward pass ends there and the ``with`` block is left, silently.
     Nothing is kept: a state lives as long as ``on_state`` holds it. The hooks are gone afterwards,
     whatever happened.
+
+    Raises:
+        DataError: If a wanted block did not run: some models skip blocks for some inputs.
     """
     handles = []
+    unread = set(layers)
+
+    def note(layer: int, state: Tensor) -> bool:
+        unread.discard(layer)
+        return on_state(layer, state)
+
     try:
         for layer in layers:
             block = decoder.blocks[max(layer - 1, 0)]
-            hook = _before(on_state) if layer == 0 else _after(layer, on_state)
+            hook = _before(note) if layer == 0 else _after(layer, note)
             if layer == 0:
                 handles.append(block.register_forward_pre_hook(hook, with_kwargs=True))
             else:
@@ -47,6 +56,12 @@ def reading(decoder: Decoder, layers: Collection[int], on_state: OnState) -> Ite
     finally:
         for handle in handles:
             handle.remove()
+    if unread:
+        raise DataError(
+            f"{type(decoder.module).__name__} ran without its layers {sorted(unread)}, which it "
+            "skips for such an input (text alone passes by a model's cross-attention); leave "
+            "these layers out, or give every item what they read"
+        )
 
 
 def _before(on_state: OnState) -> Callable[..., None]:

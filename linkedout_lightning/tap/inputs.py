@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from linkedout_lightning.errors import ConfigError
+from linkedout_lightning.errors import ConfigError, DataError
 from linkedout_lightning.tap.groups import Group, average, span_averages
 from linkedout_lightning.tap.prompts import Prompt, PromptTemplate, Span, Wrapping, wrap
 from linkedout_lightning.tap.types import TapBatch, TapBucket, TapInput
@@ -46,7 +46,9 @@ class InputBuilder:
         argument_names: What the model's ``forward`` takes; other outputs of the processor are
             dropped.
         chat: Whether prompts go through the chat template.
+        required: Of the arguments those that ``forward`` cannot do without.
         padding_side: ``"left"`` or ``"right"``.
+        padding_multiple: Pad to a multiple of so many tokens, so that few lengths occur.
         own_positions: Whether the model numbers positions by itself (multimodal rotary ones).
         processor_kwargs: Further arguments of the processor's call.
     """
@@ -60,7 +62,9 @@ class InputBuilder:
         visual_ids: Collection[int],
         argument_names: Collection[str],
         chat: bool,
+        required: Collection[str] = (),
         padding_side: Literal["left", "right"] = "left",
+        padding_multiple: int | None = None,
         own_positions: bool = False,
         processor_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
@@ -70,8 +74,10 @@ class InputBuilder:
         self.groups = tuple(group for group in groups if group.kind != "generated")
         self.chat = chat
         self.padding_side = padding_side
+        self.padding_multiple = padding_multiple
         self.visual_ids = torch.tensor(sorted(visual_ids), dtype=torch.long)
         self.argument_names = frozenset(argument_names)
+        self._required = frozenset(required)
         self.processor_kwargs = dict(processor_kwargs or {})
         self._own_positions = own_positions
         self._modality = _modality(processor) if len(self.visual_ids) else None
@@ -132,6 +138,11 @@ class InputBuilder:
             # Numbered from each row's first token, so that padding changes nothing, also in models
             # with learned absolute positions.
             encoded.setdefault("position_ids", (attention.cumsum(1) - 1).clamp(min=0))
+        if missing := self._required - encoded.keys():
+            raise DataError(
+                f"the model wants {', '.join(sorted(missing))}, which its processor makes only of "
+                "frames: it reads no item without a video"
+            )
         averages = torch.stack(weights)
         return TapBucket(
             rows=torch.tensor([row.index for row in rows]),
@@ -159,6 +170,8 @@ class InputBuilder:
             "add_special_tokens": wrapping.special_tokens,
             "return_offsets_mapping": self._wants_offsets,
         }
+        if self.padding_multiple is not None:
+            options["pad_to_multiple_of"] = self.padding_multiple
         if self.processor is not self.tokenizer:
             options |= self.processor_kwargs
             if "mm_token_type_ids" in self.argument_names:
