@@ -7,9 +7,8 @@ from typing import Literal
 
 from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.tap.plan import shard_of
-from linkedout_lightning.tap.views import parse_views
+from linkedout_lightning.tap.views import USUAL_PROMPT, check_alone, parse_views
 
-_PROMPT = "{title}"
 # The store's own table of them would import torch, which `--help` does without.
 _DTYPES = ("bfloat16", "float16", "float32")
 _SAMPLE = 16
@@ -42,6 +41,8 @@ class ExtractConfig:
         views: Several prompts in one run, in place of `prompt` and `groups`: for each name a
             prompt, what it sees (video, cover or nothing) and its groups, such as
             read.prompt="{title}" read.sees=nothing read.groups=text,last.
+        share_prefix: Run the video once for all prompts about it, which go on from its key-value
+            cache: the same features but for rounding, for little more than one prompt costs.
         frames: Frames of each video.
         size: Most that the shorter side of a frame may have before the model's processor gets
             it (larger frames are shrunk, none is enlarged), or an exact height and width; none
@@ -51,7 +52,12 @@ class ExtractConfig:
         store_dtype: The store's numbers: float16, bfloat16, float32.
         attention: Attention implementation: sdpa, flash_attention_2, eager; none for the model's
             own choice.
+        compile: Compile the model's blocks with torch.compile; takes minutes at the start and pays
+            on a GPU only.
         device: cpu, cuda, cuda:1, mps, or auto.
+        device_map: Spread a large model with accelerate, in place of `device`: auto, balanced,
+            sequential; what the GPUs have no room for is kept in main memory.
+        trust_remote_code: Let code from the model's repository run; none is run otherwise.
         batch_size: Items that go through the model at once; by default 8 videos or 32 texts. If
             memory runs out, it is halved.
         batch_tokens: Most tokens that go through the model at once, padding included; one item with
@@ -64,6 +70,7 @@ class ExtractConfig:
         lease: Seconds after which a job on another machine that shows no sign of life counts as
             dead, and others do its part.
         retry_failed: Try items again that failed before.
+        prune: Remove items from the store that the table or folder no longer holds.
         plan: Write nothing and say what the extraction would cost: time, memory, bytes, bottleneck.
             A sample of 16 items is run for it, or of as many as are given here.
     """
@@ -81,15 +88,19 @@ class ExtractConfig:
     gguf_file: str | None = None
     layers: int | tuple[int, ...] | Literal["all"] = 4
     groups: tuple[str, ...] | None = None
-    prompt: str = _PROMPT
+    prompt: str = USUAL_PROMPT
     views: dict[str, dict[str, str | tuple[str, ...]]] = field(default_factory=dict)
+    share_prefix: bool = False
     frames: int = 8
     size: int | tuple[int, int] | None = 384
     backend: str = "auto"
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     store_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     attention: str | None = None
+    compile: bool = False
     device: str = "auto"
+    device_map: str | None = None
+    trust_remote_code: bool = False
     batch_size: int | None = None
     batch_tokens: int = 16_384
     workers: int | None = None
@@ -98,6 +109,7 @@ class ExtractConfig:
     shard: str | None = None
     lease: float = 300.0
     retry_failed: bool = False
+    prune: bool = False
     plan: bool | int = False
 
     def __post_init__(self) -> None:
@@ -113,9 +125,14 @@ class ExtractConfig:
                     f"`{name}` is {getattr(self, name)!r}; give one of {', '.join(legal)}"
                 )
         if self.views:
-            if self.prompt != _PROMPT or self.groups is not None:
-                raise ConfigError("give `views`, or `prompt` and `groups`, not both")
+            check_alone(self.views, prompt=self.prompt, groups=self.groups)
             parse_views(self.views)
+        if self.device_map is not None and self.device != "auto":
+            raise ConfigError(
+                f"`device` is {self.device!r} and `device_map` {self.device_map!r}; give one of them"
+            )
+        if self.prune and (self.limit is not None or self.shard is not None):
+            raise ConfigError("give `prune` without `limit` and `shard`: it needs the whole table")
         if self.shard is not None:
             shard_of([], self.shard)
 

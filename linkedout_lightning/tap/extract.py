@@ -23,6 +23,7 @@ from linkedout_lightning.tap.pipeline import Clock, Feed, PrepareThreads
 from linkedout_lightning.tap.plan import Work, shard_of
 from linkedout_lightning.tap.planned import ExtractPlan
 from linkedout_lightning.tap.progress import Progress
+from linkedout_lightning.tap.pruning import gone_from
 from linkedout_lightning.tap.report import ExtractReport
 from linkedout_lightning.tap.running import BatchRunner
 from linkedout_lightning.tap.sharing import Unit, UnitSource
@@ -90,13 +91,16 @@ def extract(
             config, job, items=len(items), loading=time.monotonic() - started, progress=progress
         )
     assert job.store is not None
+    gone = gone_from(items, job.store) if config.prune else []
     run = _Run(job.tap, job.work)
     loaded = time.monotonic()
     if job.work.todo:
         _share(config, job, run, progress=progress)
+    if gone:
+        job.store.delete(gone)
     run.clock.add("total", started)
     run.clock.seconds["load"] = loaded - started
-    return _report(job, run, items)
+    return _report(job, run, items, pruned=len(gone))
 
 
 @dataclass
@@ -206,7 +210,7 @@ def _decoders(config: ExtractConfig, job: Job) -> DecodePool:
     return DecodePool(job.sampler, workers=config.workers, ahead=ahead)
 
 
-def _report(job: Job, run: _Run, items: Sequence[Item]) -> ExtractReport:
+def _report(job: Job, run: _Run, items: Sequence[Item], *, pruned: int) -> ExtractReport:
     store = job.store
     assert store is not None
     failures = job.work.known_failures | run.failures
@@ -219,6 +223,7 @@ def _report(job: Job, run: _Run, items: Sequence[Item]) -> ExtractReport:
         done=run.done,
         by_others=run.by_others,
         skipped=job.work.skipped,
+        pruned=pruned,
         failed=len(failures),
         failed_before=len(failures) - len(run.failures),
         reasons=dict(Counter(failures.values()).most_common(10)),

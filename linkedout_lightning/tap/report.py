@@ -25,6 +25,7 @@ class ExtractReport:
         done: Items extracted now.
         by_others: Items that other jobs on the store did meanwhile.
         skipped: Items that were there already, unchanged.
+        pruned: Items removed from the store, as the table no longer has them.
         failed: Items without features, now and from earlier runs.
         failed_before: Those of them that were not tried again.
         reasons: How often each reason of a failure occurs, the most frequent first.
@@ -44,6 +45,7 @@ class ExtractReport:
     done: int
     by_others: int = 0
     skipped: int
+    pruned: int = 0
     failed: int
     failed_before: int
     reasons: dict[str, int]
@@ -102,6 +104,8 @@ class ExtractReport:
         lines += [f"    {count:>6} x {reason}" for reason, count in self.reasons.items()]
         if self.failed_before:
             lines.append("    set retry_failed to try those again")
+        if self.pruned:
+            lines.append(f"  removed         {self.pruned}")
         if self.by_others:
             lines.insert(2, f"  by other jobs   {self.by_others}")
         if self.bottleneck is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -141,6 +142,33 @@ def test_only_what_changed_is_done_again(
     (videos / "v4.mp4").unlink()
     write_clip(videos / "v4.mp4", seed=4)
     assert extract(config, progress=False, tap=tap).failed == 1
+
+
+def test_items_that_are_gone_are_removed_when_asked(
+    catalogue, tiny_video_llm, tmp_path: Path, tap: VideoLLMTap
+) -> None:
+    table, videos = write_catalogue(tmp_path / "own", videos=5, texts=3)
+    config = configured((table, videos), tiny_video_llm, tmp_path)
+    extract(config, progress=False, tap=tap)
+    lines = table.read_text().split("\n")
+    table.write_text("\n".join(line for line in lines if line.split(",")[0] not in ("v0", "v1")))
+    assert extract(config, progress=False, tap=tap).pruned == 0
+    assert "v0" in FeatureStore.open(config.out)
+
+    pruning = dataclasses.replace(config, prune=True)
+    report = extract(pruning, progress=False, tap=tap)
+    store = FeatureStore.open(config.out)
+    assert (report.pruned, report.done) == (2, 0)
+    assert "removed         2" in report.summary()
+    assert store.item_ids == ["t0", "t1", "t2", "v2", "v3"]
+    assert set(store.failures) == {"v4", "empty"}
+
+    table.write_text("\n".join([lines[0], "another,x", "v2,"]) + "\n")
+    with pytest.raises(DataError, match="would remove 6 of the 7 items"):
+        extract(pruning, progress=False, tap=tap)
+    assert FeatureStore.open(config.out).item_ids == store.item_ids
+    with pytest.raises(ConfigError, match="without `limit` and `shard`"):
+        dataclasses.replace(pruning, limit=3)
 
 
 def test_failed_items_are_tried_again_when_asked(
