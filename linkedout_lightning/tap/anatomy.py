@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
 from torch import nn
 
 from linkedout_lightning.errors import ConfigError
@@ -84,4 +85,34 @@ def numbers_positions(model: nn.Module) -> bool:
 def is_offloaded(model: nn.Module) -> bool:
     """Whether accelerate swaps weights in and out, which an early end would leave undone."""
     places = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
-    return len(places) > 1 and bool(places & {"cpu", "disk"})
+    return "disk" in places or (len(places) > 1 and "cpu" in places)
+
+
+def input_device(model: nn.Module) -> torch.device:
+    """Where a model wants its inputs, also while accelerate keeps its weights elsewhere."""
+    embeddings = model.get_input_embeddings()  # type: ignore[operator]
+    device: torch.device = embeddings.weight.device
+    if device.type != "meta":
+        return device
+    hooks = [getattr(module, "_hf_hook", None) for module in (embeddings, model)]
+    places = [getattr(hook, "execution_device", None) for hook in hooks]
+    return next((torch.device(place) for place in places if place is not None), device)
+
+
+def reading_part(model: nn.Module) -> nn.Module:
+    """The part of a model that reads prompts: all of it, unless it is an assembly of models.
+
+    An assembly (one that also speaks, say) has no forward pass of its own; its first part with
+    decoder blocks is the one that reads.
+    """
+    if type(model).forward is not nn.Module.forward:
+        return model
+    for part in model.children():
+        try:
+            find_decoder(part)
+        except ConfigError:
+            continue
+        if (places := getattr(model, "hf_device_map", None)) is not None:
+            part.hf_device_map = places
+        return part
+    return model

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from linkedout_lightning.errors import ConfigError, MissingExtraError
+from linkedout_lightning.tap.anatomy import reading_part
 from linkedout_lightning.tap.identity import digest_of_files
 from linkedout_lightning.tap.progress import bars_of_transformers
 
@@ -18,7 +19,7 @@ class Loaded:
     """A model as loaded.
 
     Attributes:
-        model: The model, with its head.
+        model: The model, with its head; of one that also speaks, the part that reads.
         processor: Its processor, or its tokenizer if it only reads text.
         name: Hub name, or the folder's name.
         revision: The hub's commit, or a digest of the weight files.
@@ -70,14 +71,14 @@ def load_pretrained(
         where: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
         if gguf_file is not None:
             where["gguf_file"] = gguf_file
-        config = transformers.AutoConfig.from_pretrained(name_or_path, **where)
+        config = load_config(transformers, name_or_path, where=where)
         auto = auto_class(transformers, config, name_or_path)
         optional = {"device_map": device_map, "attn_implementation": attn_implementation}
         given = {k: v for k, v in optional.items() if v is not None} | model_kwargs
         model = _model(transformers, auto, name_or_path, dtype=dtype, where=where, given=given)
         if processor is None:
             processor = load_processor(transformers, auto, name_or_path, where=where)
-        return Loaded(model, processor, *identity(name_or_path, gguf_file, revision))
+        return Loaded(reading_part(model), processor, *identity(name_or_path, gguf_file, revision))
 
 
 def _model(
@@ -99,13 +100,44 @@ def _model(
             f"cannot load the weights of {name!r}: {error} (only safetensors and GGUF are read, as "
             "other formats can run code)"
         ) from error
+    except ImportError as error:
+        raise _missing_package(name, error) from error
+
+
+def load_config(transformers: Any, name: str, *, where: dict[str, Any]) -> Any:
+    """The model's configuration.
+
+    Raises:
+        ConfigError: There is none, it is of no known type, or it needs code that may not run.
+    """
+    try:
+        return transformers.AutoConfig.from_pretrained(name, **where)
+    except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise ConfigError(
+                f"{name!r} brings code of its own, and none is run unless it is asked for: give "
+                "trust_remote_code=True if you trust that repository"
+            ) from error
+        raise ConfigError(f"cannot read the configuration of {name!r}: {error}") from error
 
 
 def load_processor(transformers: Any, auto: str, name: str, *, where: dict[str, Any]) -> Any:
-    """The processor, or the tokenizer of a model that only reads text."""
+    """The processor, or the tokenizer of a model that only reads text.
+
+    Raises:
+        ConfigError: It needs a package that is not installed.
+    """
     text_only = auto == "AutoModelForCausalLM"
     kind = transformers.AutoTokenizer if text_only else transformers.AutoProcessor
-    return kind.from_pretrained(name, **where)
+    try:
+        return kind.from_pretrained(name, **where)
+    except ImportError as error:
+        raise _missing_package(name, error) from error
+
+
+def _missing_package(name: str, error: ImportError) -> ConfigError:
+    words = " ".join(str(error).split())
+    return ConfigError(f"{name!r} needs a package that is not installed: {words}")
 
 
 def identity(name: str, gguf_file: str | None, revision: str | None) -> tuple[str, str]:

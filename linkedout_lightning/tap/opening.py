@@ -28,11 +28,15 @@ def open_tap(config: ExtractConfig, *, progress: bool = True) -> VideoLLMTap:
         config.model,
         revision=config.revision,
         dtype=config.dtype,
+        device_map=config.device_map,
         attn_implementation=config.attention,
         gguf_file=config.gguf_file,
+        trust_remote_code=config.trust_remote_code,
         progress=progress,
     )
     tap = _tap(config, loaded)
+    if config.device_map is not None:
+        return tap  # accelerate has put its parts where they belong
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -56,6 +60,7 @@ def outline_tap(config: ExtractConfig, *, progress: bool = True) -> VideoLLMTap 
             revision=config.revision,
             dtype=config.dtype,
             attn_implementation=config.attention,
+            trust_remote_code=config.trust_remote_code,
             progress=progress,
         )
         return None if loaded is None else _tap(config, loaded)

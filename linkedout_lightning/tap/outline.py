@@ -6,7 +6,14 @@ from typing import Any
 
 import torch
 
-from linkedout_lightning.tap.loading import Loaded, auto_class, identity, load_processor
+from linkedout_lightning.tap.anatomy import reading_part
+from linkedout_lightning.tap.loading import (
+    Loaded,
+    auto_class,
+    identity,
+    load_config,
+    load_processor,
+)
 from linkedout_lightning.tap.progress import bars_of_transformers
 
 
@@ -16,6 +23,7 @@ def outline_pretrained(
     revision: str | None = None,
     dtype: str = "auto",
     attn_implementation: str | None = None,
+    trust_remote_code: bool = False,
     progress: bool = True,
 ) -> Loaded | None:
     """What :func:`load_pretrained` gives, with weights that take no memory and hold no values.
@@ -28,6 +36,7 @@ def outline_pretrained(
         revision: Branch, tag or commit on the hub.
         dtype: Name of a torch type; ``"auto"`` keeps the checkpoint's.
         attn_implementation: ``"sdpa"``, ``"flash_attention_2"``, ``"eager"``…
+        trust_remote_code: Whether code from the repository may run.
         progress: Let downloading draw its progress bars.
 
     Returns:
@@ -36,9 +45,9 @@ def outline_pretrained(
     """
     import transformers
 
-    where: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    where: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     with bars_of_transformers(progress):
-        config = transformers.AutoConfig.from_pretrained(name_or_path, **where)
+        config = load_config(transformers, name_or_path, where=where)
         kind = getattr(config, "dtype", None) if dtype == "auto" else dtype
         if kind is None or getattr(config, "quantization_config", None) is not None:
             return None
@@ -46,7 +55,9 @@ def outline_pretrained(
         options: dict[str, Any] = {"dtype": getattr(torch, str(kind).removeprefix("torch."))}
         if attn_implementation is not None:
             options["attn_implementation"] = attn_implementation
+        if trust_remote_code:
+            options["trust_remote_code"] = True
         with torch.device("meta"):
             model = getattr(transformers, auto).from_config(config, **options)
         processor = load_processor(transformers, auto, name_or_path, where=where)
-        return Loaded(model, processor, *identity(name_or_path, None, revision))
+        return Loaded(reading_part(model), processor, *identity(name_or_path, None, revision))

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.tap.anatomy import (
     argument_names,
+    input_device,
     is_offloaded,
     numbers_positions,
+    required_names,
     visual_ids,
 )
 from linkedout_lightning.tap.generation import GeneratedMean, end_ids, generate
@@ -124,6 +126,7 @@ class VideoLLMTap(LightningModule):
                 groups=view.parsed_groups,
                 visual_ids=seen,
                 argument_names=argument_names(model),
+                required=required_names(model),
                 chat=(self.sees and has_template) if chat_template is None else chat_template,
                 padding_side=padding_side,
                 own_positions=numbers_positions(model),
@@ -214,6 +217,11 @@ class VideoLLMTap(LightningModule):
         """
         return self._preparer
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model wants its inputs, however it came there."""
+        return input_device(self.model)
+
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: the model is frozen."""
         del mode
@@ -229,7 +237,7 @@ class VideoLLMTap(LightningModule):
         Returns:
             Features ``(B, L, S, D)`` on the model's device; float32 whatever the model's type.
         """
-        device = self._embeddings().weight.device
+        device = self.device
         shape = (len(batch), len(self.layers), len(self.slots))
         features = torch.zeros(*shape, self.hidden_size, device=device)
         mask = torch.zeros(shape[0], shape[2], dtype=torch.bool, device=device)
