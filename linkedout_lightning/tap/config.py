@@ -58,9 +58,6 @@ class ExtractConfig:
         device_map: Spread a large model with accelerate, in place of `device`: auto, balanced,
             sequential; what the GPUs have no room for is kept in main memory.
         trust_remote_code: Let code from the model's repository run; none is run otherwise.
-        device_map: Spread a large model with accelerate, in place of `device`: auto, balanced,
-            sequential; what the GPUs have no room for is kept in main memory.
-        trust_remote_code: Let code from the model's repository run; none is run otherwise.
         batch_size: Items that go through the model at once; by default 8 videos or 32 texts. If
             memory runs out, it is halved.
         batch_tokens: Most tokens that go through the model at once, padding included; one item with
@@ -104,8 +101,6 @@ class ExtractConfig:
     device: str = "auto"
     device_map: str | None = None
     trust_remote_code: bool = False
-    device_map: str | None = None
-    trust_remote_code: bool = False
     batch_size: int | None = None
     batch_tokens: int = 16_384
     workers: int | None = None
@@ -134,14 +129,10 @@ class ExtractConfig:
             parse_views(self.views)
         if self.device_map is not None and self.device != "auto":
             raise ConfigError(
-                f"`device` is {self.device!r} and `device_map` {self.device_map!r}; give one of them"
+                f"`device` is {self.device!r} and `device_map` {self.device_map!r}; give one"
             )
         if self.prune and (self.limit is not None or self.shard is not None):
             raise ConfigError("give `prune` without `limit` and `shard`: it needs the whole table")
-        if self.device_map is not None and self.device != "auto":
-            raise ConfigError(
-                f"`device` is {self.device!r} and `device_map` {self.device_map!r}; give one"
-            )
         if self.shard is not None:
             shard_of([], self.shard)
 

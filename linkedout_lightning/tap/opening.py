@@ -76,13 +76,14 @@ def _tap(config: ExtractConfig, loaded: Loaded) -> VideoLLMTap:
         "prompt": config.prompt,
     }
     if config.views:
-        asked = {"views": config.views}
+        asked = {"views": config.views, "share_prefix": config.share_prefix}
     return VideoLLMTap(
         loaded.model,
         processor=loaded.processor,
         layers=config.layers,
         **asked,
         frames=config.frames,
+        compile=config.compile,
         model_name=loaded.name,
         revision=loaded.revision,
     )

@@ -21,22 +21,22 @@ from linkedout_lightning.tap.anatomy import (
     required_names,
     visual_ids,
 )
+from linkedout_lightning.tap.compiling import STATIC_TOKENS, compile_blocks
 from linkedout_lightning.tap.generation import GeneratedMean, end_ids, generate
-from linkedout_lightning.tap.groups import parse_groups, pool
+from linkedout_lightning.tap.groups import pool
 from linkedout_lightning.tap.hooks import reading
 from linkedout_lightning.tap.identity import digest_of_model, numerics, wording
 from linkedout_lightning.tap.inputs import InputBuilder
 from linkedout_lightning.tap.layers import CONVENTION, LayerSpec, find_decoder, resolve_layers
 from linkedout_lightning.tap.loading import load_pretrained
+from linkedout_lightning.tap.prefix import PrefixSharing, together
 from linkedout_lightning.tap.preparing import Preparer, check_generation, places, slot_names
 from linkedout_lightning.tap.prompts import PromptTemplate
 from linkedout_lightning.tap.types import TapBatch, TapBucket, TapInput, TapOutput
-from linkedout_lightning.tap.views import View, parse_views
+from linkedout_lightning.tap.views import USUAL_GROUPS, USUAL_PROMPT, View, asked, views_of
 
 OnPrefill = Callable[[int, Tensor], None]
 """Called with a layer and its state of the prefill, ``(b, P, D)``."""
-
-_GROUPS, _PROMPT = ("visual", "text", "last"), "{title}"
 
 
 class VideoLLMTap(LightningModule):
@@ -61,11 +61,15 @@ class VideoLLMTap(LightningModule):
         views: Several prompts by name, in place of ``prompt`` and ``groups``: each with what it
             sees (the video, the cover, nothing) and its own groups. Slots are then called
             ``"name/visual"`` and so on. Every view is a forward pass of its own.
+        share_prefix: Run what the prompts of several views about one video have in common, the
+            video, once: the same features but for rounding. The first such batch is run both ways.
         frames: How many frames a video is to be sampled to by whoever decodes it; the tap itself
             takes any number.
         chat_template: Whether prompts go through the chat template; ``None`` for models that see
             and have one.
         padding_side: Where shorter prompts of a batch are padded.
+        compile: Compile the blocks with ``torch.compile`` and pad prompts to multiples of 64
+            tokens, so that few shapes occur; worth its minutes of compiling on a GPU only.
         max_chars: Column values are cut at this many characters.
         processor_kwargs: Further arguments of the processor's call, such as a size.
         model_name: The model's name in the fingerprint.
@@ -90,12 +94,14 @@ class VideoLLMTap(LightningModule):
         *,
         processor: Any,
         layers: LayerSpec = "all",
-        groups: Sequence[str] = _GROUPS,
-        prompt: str = _PROMPT,
+        groups: Sequence[str] = USUAL_GROUPS,
+        prompt: str = USUAL_PROMPT,
         views: Mapping[str, View | Mapping[str, Any]] | None = None,
+        share_prefix: bool = False,
         frames: int = 8,
         chat_template: bool | None = None,
         padding_side: Literal["left", "right"] = "left",
+        compile: bool = False,
         max_chars: int = 4000,
         processor_kwargs: Mapping[str, Any] | None = None,
         model_name: str | None = None,
@@ -115,7 +121,7 @@ class VideoLLMTap(LightningModule):
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
         seen = visual_ids(model, processor)
         self.sees = bool(seen)
-        self.views = self._views(views, prompt, groups)
+        self.views = views_of(views, prompt=prompt, groups=groups, sees=self.sees)
         self.groups = tuple(g for view in self.views.values() for g in view.parsed_groups)
         check_generation(self.groups, model, padding_side=padding_side)
         has_template = bool(getattr(processor, "chat_template", None) or tokenizer.chat_template)
@@ -129,13 +135,27 @@ class VideoLLMTap(LightningModule):
                 required=required_names(model),
                 chat=(self.sees and has_template) if chat_template is None else chat_template,
                 padding_side=padding_side,
+                padding_multiple=STATIC_TOKENS if compile else None,
                 own_positions=numbers_positions(model),
                 processor_kwargs=processor_kwargs,
             )
             for view in self.views.values()
         ]
+        self._compiled = compile
+        if compile:
+            compile_blocks(self.decoder, deepest=max(self.layers))
         self._preparer = Preparer(builders, [view.sees for view in self.views.values()])
         self._places = places(self.views)
+        able = [index for index, place in enumerate(self._places) if not place.generated]
+        self._sharing = PrefixSharing(
+            model,
+            decoder=self.decoder,
+            layers=self.layers,
+            hidden_size=self.hidden_size,
+            views=able if share_prefix else (),
+            visual_ids=builders[0].visual_ids,
+            pad_id=tokenizer.pad_token_id,
+        )
         self._end_ids = end_ids(model, tokenizer)
         self._model_name = model_name or type(model).__name__
         self._revision = revision
@@ -241,13 +261,14 @@ class VideoLLMTap(LightningModule):
         shape = (len(batch), len(self.layers), len(self.slots))
         features = torch.zeros(*shape, self.hidden_size, device=device)
         mask = torch.zeros(shape[0], shape[2], dtype=torch.bool, device=device)
-        for bucket in batch.buckets:
-            pooled, valid = self._extract(bucket.to(device))
-            rows = bucket.rows.to(device)
-            place = self._places[bucket.view]
-            slots = slice(place.start, place.stop)
-            features[rows, :, slots] = pooled.masked_fill(~valid[:, None, :, None], 0.0)
-            mask[rows, slots] = valid
+        for alike in together(batch.buckets, self.prepare.sees, sharing=self._sharing.views):
+            buckets = [bucket.to(device) for bucket in alike]
+            for bucket, (pooled, valid) in zip(buckets, self._extract_all(buckets), strict=True):
+                rows = bucket.rows.to(device)
+                place = self._places[bucket.view]
+                slots = slice(place.start, place.stop)
+                features[rows, :, slots] = pooled.masked_fill(~valid[:, None, :, None], 0.0)
+                mask[rows, slots] = valid
         return TapOutput(batch.item_ids, features, mask)
 
     def predict_step(self, batch: TapBatch, batch_idx: int) -> TapOutput:
@@ -293,39 +314,23 @@ class VideoLLMTap(LightningModule):
             "revision": self._revision,
             "layers": list(self.layers),
             "layer_convention": CONVENTION,
-            **self._asked(),
+            **asked(self.views),
             "max_chars": builder.template.max_chars,
             **numerics(self.model),
+            **({"compile": True} if self._compiled else {}),
             **wording(builder.processor, builder.chat, builder.processor_kwargs),
         }
 
-    def _asked(self) -> dict[str, Any]:
-        """The views as the fingerprint has them; an unnamed one as before there were views."""
-        if "" not in self.views:
-            named = {name: view.to_json() for name, view in self.views.items()}
-            return {"groups": [], "prompt": "", "views": named}
-        return {
-            "groups": [group.name for group in self.groups],
-            "prompt": self.views[""].prompt,
-        }
-
-    def _views(
-        self,
-        views: Mapping[str, View | Mapping[str, Any]] | None,
-        prompt: str,
-        groups: Sequence[str],
-    ) -> dict[str, View]:
-        if views is None:
-            return {"": View(prompt, groups=[group.name for group in parse_groups(groups)])}
-        if prompt != _PROMPT or tuple(groups) != _GROUPS:
-            raise ConfigError("give `views`, or `prompt` and `groups`, not both")
-        parsed = parse_views(views)
-        if not self.sees and (name := next((n for n in parsed if parsed[n].sees != "nothing"), "")):
-            raise ConfigError(
-                f"the view {name!r} sees the {parsed[name].sees}, but the model only reads text; "
-                "give it `sees: nothing`, or take a model that sees"
-            )
-        return parsed
+    def _extract_all(self, buckets: Sequence[TapBucket]) -> list[tuple[Tensor, Tensor]]:
+        """Features and masks of the views over one video, or of a single view."""
+        features = self._sharing.features(
+            buckets,
+            run=lambda inputs, on_state: self._prefill(self._typed(inputs), on_state),
+            separate=lambda bucket: self._extract(bucket)[0],
+        )
+        if features is None:
+            return [self._extract(bucket) for bucket in buckets]
+        return [(f, b.weights.sum(dim=2) > 0) for f, b in zip(features, buckets, strict=True)]
 
     def _extract(self, bucket: TapBucket) -> tuple[Tensor, Tensor]:
         """Features ``(b, L, S, D)`` and mask ``(b, S)`` of one bucket."""
@@ -352,7 +357,7 @@ class VideoLLMTap(LightningModule):
             torch.cat([valid[:, :at], always, valid[:, at:]], dim=1),
         )
 
-    def _prefill(self, inputs: dict[str, Tensor], on_prefill: OnPrefill) -> None:
+    def _prefill(self, inputs: dict[str, Any], on_prefill: OnPrefill) -> None:
         deepest = max(self.layers)
         offloaded = is_offloaded(self.model)
 
@@ -361,7 +366,7 @@ class VideoLLMTap(LightningModule):
             return layer == deepest and not offloaded
 
         with reading(self.decoder, self.layers, on_state):
-            self.model(**inputs, use_cache=False)
+            self.model(**inputs, use_cache="past_key_values" in inputs)
 
     def _generate(
         self, inputs: dict[str, Tensor], on_prefill: OnPrefill, *, tokens: int
@@ -379,10 +384,13 @@ class VideoLLMTap(LightningModule):
         )
         return mean
 
-    def _typed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _typed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Pixels in the model's floating type, as Hugging Face's examples cast them."""
         dtype = self._embeddings().weight.dtype
-        return {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()}
+        return {
+            name: value.to(dtype) if torch.is_tensor(value) and value.is_floating_point() else value
+            for name, value in inputs.items()
+        }
 
     def _embeddings(self) -> Any:
         return self.model.get_input_embeddings()  # type: ignore[operator]

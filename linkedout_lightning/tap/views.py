@@ -24,6 +24,9 @@ Sees = Literal["video", "cover", "nothing"]
 SOURCES = ("video", "cover")
 """What an item may have to be looked at."""
 
+USUAL_PROMPT, USUAL_GROUPS = "{title}", ("visual", "text", "last")
+"""What a tap asks if nothing is said."""
+
 _SEES = (*SOURCES, "nothing")
 _NAME = re.compile(r"[\w-]+")
 
@@ -53,7 +56,7 @@ class View:
         ('visual', 'last')
     """
 
-    prompt: str = "{title}"
+    prompt: str = USUAL_PROMPT
     sees: Sees = "video"
     groups: Sequence[str] = ()
 
@@ -131,6 +134,60 @@ def parse_views(views: Mapping[str, View | Mapping[str, Any]]) -> dict[str, View
     if not isinstance(views, Mapping) or not views:
         raise ConfigError(f"`views` is {views!r}; give one or more views, each by its name")
     return {_name(name): _view(name, value) for name, value in views.items()}
+
+
+def views_of(
+    views: Mapping[str, View | Mapping[str, Any]] | None,
+    *,
+    prompt: str,
+    groups: Sequence[str],
+    sees: bool,
+) -> dict[str, View]:
+    """The views of a tap: those given, or an unnamed one of a prompt and groups.
+
+    Args:
+        views: Several views, or None.
+        prompt: The prompt of the only one.
+        groups: Its groups.
+        sees: Whether the model does.
+
+    Raises:
+        ConfigError: Both are given, or a view is of no use with this model.
+    """
+    if views is None:
+        from linkedout_lightning.tap.groups import parse_groups
+
+        return {"": View(prompt, groups=[group.name for group in parse_groups(groups)])}
+    check_alone(views, prompt=prompt, groups=groups)
+    parsed = parse_views(views)
+    if not sees and (name := next((n for n in parsed if parsed[n].sees != "nothing"), "")):
+        raise ConfigError(
+            f"the view {name!r} sees the {parsed[name].sees}, but the model only reads text; "
+            "give it `sees: nothing`, or take a model that sees"
+        )
+    return parsed
+
+
+def check_alone(views: Any, *, prompt: str, groups: Sequence[str] | None) -> None:
+    """Refuse views beside a prompt or groups of a view without a name.
+
+    Raises:
+        ConfigError: Both are given.
+    """
+    usual = groups is None or tuple(groups) == USUAL_GROUPS
+    if views and (prompt != USUAL_PROMPT or not usual):
+        raise ConfigError(
+            f"`views` has prompts and groups of its own, but `prompt` is {prompt!r} and `groups` "
+            f"{groups!r}; give `views`, or `prompt` and `groups`"
+        )
+
+
+def asked(views: Mapping[str, View]) -> dict[str, Any]:
+    """The views as a fingerprint has them; an unnamed one as before there were views."""
+    if "" not in views:
+        named = {name: view.to_json() for name, view in views.items()}
+        return {"groups": [], "prompt": "", "views": named}
+    return {"groups": list(views[""].groups), "prompt": views[""].prompt}
 
 
 def _name(name: Any) -> str:

@@ -73,7 +73,7 @@ def test_faults_that_only_the_model_shows(tiny_video_llm: Tiny) -> None:
     folder = str(tiny_video_llm("llama"))
     with pytest.raises(ConfigError, match="the view 'watch' sees the video, but the model only re"):
         VideoLLMTap.from_pretrained(folder, views=VIEWS)
-    with pytest.raises(ConfigError, match="not both"):
+    with pytest.raises(ConfigError, match="give `views`, or `prompt`"):
         VideoLLMTap.from_pretrained(folder, views=VIEWS, prompt="{tags}")
     generating = {"a": View(sees="nothing"), "b": View(sees="nothing", groups=["generated:2"])}
     with pytest.raises(ConfigError, match="padding_side"):
@@ -89,7 +89,7 @@ def test_options_name_the_value() -> None:
     with pytest.raises(ConfigError, match=r"the view 'a': `sees` is 'sound'"):
         ExtractConfig(model="m", out="o", views={"a": {"sees": "sound"}})
     for more in ({"prompt": "{tags}"}, {"groups": ("last",)}):
-        with pytest.raises(ConfigError, match="not both"):
+        with pytest.raises(ConfigError, match="give `views`, or `prompt`"):
             ExtractConfig(model="m", out="o", views={"a": {}}, **more)  # type: ignore[arg-type]
 
 
