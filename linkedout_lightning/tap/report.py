@@ -94,12 +94,13 @@ class ExtractReport:
 
     def summary(self) -> str:
         """The same for people."""
+        earlier = "before, or by other jobs" if self.by_others else "before"
         lines = [
             f"{self.out}: {self.store_items} items, {self.bytes_per_item} bytes each",
             f"  extracted now   {self.done}",
             f"  already there   {self.skipped}",
             f"  failed          {self.failed}"
-            + (f" ({self.failed_before} of them before)" if self.failed_before else ""),
+            + (f" ({self.failed_before} of them {earlier})" if self.failed_before else ""),
         ]
         lines += [f"    {count:>6} x {reason}" for reason, count in self.reasons.items()]
         if self.failed_before:
