@@ -42,6 +42,9 @@ _MANY_PIECES = 256
 # Longer than any worker goes without reading the claims, whatever the clocks say.
 _FORGET_SECONDS = 2 * 86_400.0
 _FOLDER = "_claims"
+# Workers of this process that have ended: the process lives on, as in a notebook, and where the
+# disk was full they could not write that they give up what they held.
+_ended_here: set[str] = set()
 
 
 @dataclass
@@ -183,7 +186,7 @@ class Claims:
     def _living(self, worker: str) -> bool:
         if worker == self.worker:
             return True
-        if _is_dead_here(worker):
+        if worker in _ended_here or _is_dead_here(worker):
             return False
         lease = max(c.lease for c in self._seen.claims.values() if c.worker == worker)
         return self._clock() - self._seen.signs[worker] <= lease
@@ -268,6 +271,7 @@ def claims_on(store: str, *, lease: float) -> Iterator[Claims]:
         # The disk may be full by now; then the lease runs out in its time.
         with contextlib.suppress(Exception):
             claims.drop_all()
+        _ended_here.add(claims.worker)
 
 
 def _open(path: str) -> Any:
