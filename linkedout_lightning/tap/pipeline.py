@@ -19,18 +19,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from linkedout_lightning.errors import VideoDecodeError
-from linkedout_lightning.tap.items import Item
+from linkedout_lightning.tap.decoding import files_of, input_of
 from linkedout_lightning.tap.sharing import Unit
 from linkedout_lightning.tap.types import TapBatch, TapInput
 
 if TYPE_CHECKING:
     from linkedout_lightning.tap.tap import VideoLLMTap
-    from linkedout_lightning.video import DecodePool, Frames
+    from linkedout_lightning.video import DecodePool
 
 _BATCHES_AHEAD = 2  # beyond one a preparing thread
 _MOST_THREADS = 8
-_SOURCES = ("video", "cover")
 
 Cut = Callable[[list[TapInput]], Iterable[list[TapInput]]]
 """Cuts a unit's decoded items into batches."""
@@ -133,7 +131,7 @@ class Feed:
         clock: Clock,
     ) -> None:
         self._units, self._cut, self._preparer, self._pool = units, cut, preparer, pool
-        self._sources = tuple(name for name in _SOURCES if name in set(sources))
+        self._sources = frozenset(sources)
         self._clock = clock
         self._stop = threading.Event()
         self._queue: queue.Queue[Any] = queue.Queue(preparer.threads + _BATCHES_AHEAD)
@@ -197,33 +195,24 @@ class Feed:
                 inputs: list[TapInput] = []
                 failures: dict[str, str] = {}
                 for item in unit.items:
-                    seen: dict[str, Frames] = {}
-                    for name in self._named(item):
-                        outcome = next(rest, None) or next(self._timed(outcomes))
-                        if isinstance(outcome, VideoDecodeError):
-                            kind = "" if name == "video" else f"{name}: "
-                            failures.setdefault(item.item_id, kind + outcome.reason)
-                        else:
-                            seen[name] = outcome
-                    if item.item_id not in failures:
-                        inputs.append(
-                            TapInput(
-                                item.item_id,
-                                seen.get("video"),
-                                item.columns,
-                                cover=seen.get("cover"),
-                            )
-                        )
+                    outcome = input_of(
+                        item,
+                        {
+                            name: next(rest, None) or next(self._timed(outcomes))
+                            for name in files_of(item, self._sources)
+                        },
+                    )
+                    if isinstance(outcome, str):
+                        failures[item.item_id] = outcome
+                    else:
+                        inputs.append(outcome)
                 yield unit, inputs, failures
 
     def _files(self, begun: deque[Unit]) -> Iterator[str]:
         for unit in self._units:
             begun.append(unit)
             for item in unit.items:
-                yield from (str(getattr(item, name)) for name in self._named(item))
-
-    def _named(self, item: Item) -> list[str]:
-        return [name for name in self._sources if getattr(item, name) is not None]
+                yield from files_of(item, self._sources).values()
 
     def _timed(self, outcomes: Iterator[Any]) -> Iterator[Any]:
         while True:

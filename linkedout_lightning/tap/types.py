@@ -72,10 +72,14 @@ class TapBatch:
     Attributes:
         item_ids: Ids in the order of the items given.
         buckets: The items by view and frame shape; an item without any token is in none.
+        failures: Reason by other item that was to be in the batch and yielded nothing.
+        stamps: What each item was made from, by id, as far as whoever made the batch knows.
     """
 
     item_ids: list[str]
     buckets: list[TapBucket]
+    failures: Mapping[str, str] = field(default_factory=dict)
+    stamps: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.item_ids)

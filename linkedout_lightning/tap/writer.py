@@ -10,18 +10,19 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from linkedout_lightning.store import FeatureStore
 from linkedout_lightning.tap.sink import StoreSink
-from linkedout_lightning.tap.types import TapOutput
+from linkedout_lightning.tap.types import TapBatch, TapOutput
 
 
 class StoreWriter(BasePredictionWriter):
     """Appends what :meth:`VideoLLMTap.predict_step` returns to a store, batch after batch.
 
     Every process of a distributed run appends its own share. Items of which nothing can be kept
-    (no token, NaN, overflow) are recorded as failures.
+    (no token, NaN, overflow) are recorded as failures, and so is what a batch says of items that
+    did not get into it (:class:`~linkedout_lightning.tap.dataset.VideoDataset`).
 
     Args:
         store: The store, made with :func:`linkedout_lightning.tap.sink.store_spec`.
-        fingerprints: What each item was made from, by id.
+        fingerprints: What each item was made from, by id; a batch may bring its own.
         rows: Append when this many items are waiting; by default 512.
 
     Example::
@@ -41,7 +42,7 @@ class StoreWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.store = store
         self.failures: dict[str, str] = {}
-        self._fingerprints, self._rows = fingerprints, rows
+        self._fingerprints, self._rows = dict(fingerprints or {}), rows
         self._sink: StoreSink | None = None
 
     def write_on_batch_end(
@@ -55,12 +56,16 @@ class StoreWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Take one batch."""
-        del trainer, pl_module, batch_indices, batch, batch_idx, dataloader_idx
+        del trainer, pl_module, batch_indices, batch_idx, dataloader_idx
         if not isinstance(prediction, TapOutput):
             raise TypeError(f"StoreWriter writes TapOutputs, not {type(prediction).__name__}")
         if self._sink is None:
             self._sink = StoreSink(self.store, fingerprints=self._fingerprints, rows=self._rows)
-        self._sink.add(prediction)
+        failures: Mapping[str, str] = {}
+        if isinstance(batch, TapBatch):
+            failures = batch.failures
+            self._fingerprints.update(batch.stamps)
+        self._sink.add(prediction, failures)
 
     def on_predict_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
