@@ -25,11 +25,14 @@ class CompactConfig:
         purge: Write every piece anew that holds a deleted item. By default large pieces are left
             as they are while less than a tenth of them is deleted. With keep 0, what was deleted
             is then gone from the disk.
+        alone: Nothing else is writing: free what killed writers left, too, which otherwise stays
+            for seven days.
     """
 
     path: str
     keep: str = "10m"
     purge: bool = False
+    alone: bool = False
 
     def __post_init__(self) -> None:
         duration(self.keep)
@@ -80,7 +83,7 @@ def compact(config: CompactConfig, *, progress: bool = True) -> CompactReport:
 
     store = FeatureStore.open(config.path)
     before = store.disk_usage()
-    done = store.compact(keep=duration(config.keep), purge=config.purge)
+    done = store.compact(keep=duration(config.keep), purge=config.purge, alone=config.alone)
     return CompactReport(
         path=store.path,
         items=len(store),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -106,6 +107,27 @@ def test_compact_frees_what_it_says(
     assert [entry.version for entry in store.versions()] == [store.version]
     assert store.get(["1", "007"]).features[:, 0, 0, 0].tolist() == [1, 7]
     assert store.failures == {"bad": "no video stream"}
+
+
+def test_what_lies_beside_the_table_is_kept_and_counted(store: FeatureStore) -> None:
+    claims = Path(store.path) / "_claims" / "data"
+    claims.mkdir(parents=True)
+    (claims / "a.lance").write_bytes(b"12345")
+    orphan = Path(store.path) / "data" / "b.lance"  # as a killed writer leaves it
+    orphan.write_bytes(b"123")
+    for file in (claims / "a.lance", orphan):
+        os.utime(file, (1, 1))
+    usage = store.disk_usage()
+    assert (usage.beside, usage.loose) == (5, 3)
+    store.compact(keep=timedelta(0))
+    usage = store.disk_usage()
+    assert (usage.beside, usage.loose) == (5, 0)
+    orphan.write_bytes(b"123")  # a new one might be what somebody is writing
+    store.compact(keep=timedelta(0))
+    assert store.disk_usage().loose == 3
+    assert run("compact", store.path, "--alone") == 0
+    usage = store.refresh().disk_usage()
+    assert (usage.beside, usage.loose) == (5, 0)
 
 
 def test_what_is_no_store_is_one_sentence(tmp_path: Path, capsys) -> None:

@@ -59,6 +59,7 @@ def _disk(facts: Mapping[str, Any]) -> list[str]:
     unneeded = [
         (sizes["past"], "for past versions alone"),
         (sizes["loose"], "in files of no version (an append that runs, or was killed)"),
+        (sizes["beside"], "beside the table (how extractions share their work)"),
         (
             sizes["unseen_in_current"],
             f"at most in {sizes['superseded_rows']:,} replaced and {sizes['deleted_rows']:,} "

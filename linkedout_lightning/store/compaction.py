@@ -32,7 +32,7 @@ class Compaction:
 
 
 def compact_table(
-    dataset: Any, *, rows_a_piece: int, keep: timedelta, purge: bool = False
+    dataset: Any, *, rows_a_piece: int, keep: timedelta, purge: bool = False, alone: bool = False
 ) -> Compaction:
     """Compact a Lance table in place and move ``dataset`` to its latest version.
 
@@ -41,6 +41,7 @@ def compact_table(
         rows_a_piece: Pieces of this many rows are not touched.
         keep: Versions younger than this stay.
         purge: Touch them where any of their rows is deleted.
+        alone: Nothing else is at the table, so that files of no version are nobody's.
     """
     pieces, removed = len(dataset.get_fragments()), 0
     for attempt in range(1, _ATTEMPTS + 1):
@@ -57,7 +58,7 @@ def compact_table(
                 materialize_deletions_threshold=0.0 if purge else 0.1,
             )
             dataset.checkout_latest()
-            freed = dataset.cleanup_old_versions(older_than=keep)
+            freed = dataset.cleanup_old_versions(older_than=keep, delete_unverified=alone)
         except (OSError, RuntimeError) as error:
             # Another process deleted or compacted meanwhile: look again at what there is.
             if attempt == _ATTEMPTS or not _overtaken(error):

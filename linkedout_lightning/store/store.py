@@ -186,7 +186,11 @@ class FeatureStore(StoreReader):
             self._at_latest_if_gone(lambda: self._delete(item_ids), doing="write")
 
     def compact(
-        self, *, keep: timedelta = timedelta(minutes=10), purge: bool = False
+        self,
+        *,
+        keep: timedelta = timedelta(minutes=10),
+        purge: bool = False,
+        alone: bool = False,
     ) -> Compaction:
         """Merge small pieces into large ones and free what nothing shows any more.
 
@@ -197,6 +201,8 @@ class FeatureStore(StoreReader):
                 of an older one moves on to the latest by itself.
             purge: Write every piece anew that holds a deleted item. By default large pieces are
                 left as they are while less than a tenth of them is deleted.
+            alone: Free what killed writers left, too. Only where nothing else writes: what one is
+                writing just now looks the same, and is otherwise left alone for seven days.
 
         Returns:
             What was merged and freed.
@@ -205,7 +211,9 @@ class FeatureStore(StoreReader):
         # Pieces of this size are left alone: compacting often must not write a large store anew.
         rows = max(1024, _PIECE_BYTES // self._spec.bytes_per_item)
         with as_store_errors("compact", self.path):
-            done = compact_table(self._dataset, rows_a_piece=rows, keep=keep, purge=purge)
+            done = compact_table(
+                self._dataset, rows_a_piece=rows, keep=keep, purge=purge, alone=alone
+            )
             self._index.update(self._dataset)
         return done
 

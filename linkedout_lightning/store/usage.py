@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+_FOLDERS = frozenset({"data", "_versions", "_transactions", "_deletions", "_indices", "_refs"})
+
 
 @dataclass(frozen=True)
 class DiskUsage:
@@ -15,6 +17,8 @@ class DiskUsage:
         past: Files that only past versions need; a compaction frees them.
         loose: Files of no version: what a killed writer left, or what one is writing just now.
             A compaction frees them when they are seven days old.
+        beside: Files in the store's folder that are not the table's, such as those by which
+            several extractions share their work.
         deleted_rows: Rows in the current files that are marked as deleted.
         superseded_rows: Rows in them that newer ones of the same item have replaced.
     """
@@ -22,13 +26,14 @@ class DiskUsage:
     current: int
     past: int
     loose: int
+    beside: int
     deleted_rows: int
     superseded_rows: int
 
     @property
     def total(self) -> int:
         """Bytes on disk."""
-        return self.current + self.past + self.loose
+        return self.current + self.past + self.loose + self.beside
 
 
 def disk_usage(dataset: Any, *, visible_rows: int) -> DiskUsage:
@@ -44,20 +49,25 @@ def disk_usage(dataset: Any, *, visible_rows: int) -> DiskUsage:
         versions, paths = batch.column("version").to_pylist(), batch.column("path").to_pylist()
         for version, path in zip(versions, paths, strict=True):
             (needed if version == dataset.version else past).add(path)
-    sums = [0, 0, 0]
+    sums = dict.fromkeys(("current", "past", "loose", "beside"), 0)
     for batch in dataset.all_files():
         paths, sizes = batch.column("path").to_pylist(), batch.column("size_bytes").to_pylist()
         for path, size in zip(paths, sizes, strict=True):
-            # The hint names the latest version; Lance counts it to none of them.
-            current = path in needed or path.endswith("latest_version_hint.json")
-            sums[0 if current else 1 if path in past else 2] += size
+            sums[_needed_by(path, needed, past)] += size
     metadata = [fragment.metadata for fragment in dataset.get_fragments()]
     deleted = sum(piece.num_deletions for piece in metadata)
     physical = sum(piece.physical_rows for piece in metadata)
     return DiskUsage(
-        current=sums[0],
-        past=sums[1],
-        loose=sums[2],
+        **sums,
         deleted_rows=deleted,
         superseded_rows=physical - deleted - visible_rows,
     )
+
+
+def _needed_by(path: str, current: set[str], past: set[str]) -> str:
+    # The hint names the latest version; Lance counts it to none of them.
+    if path in current or path == "_versions/latest_version_hint.json":
+        return "current"
+    if path in past:
+        return "past"
+    return "loose" if path.split("/")[0] in _FOLDERS else "beside"
