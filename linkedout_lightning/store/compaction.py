@@ -43,7 +43,7 @@ def compact_table(
         purge: Touch them where any of their rows is deleted.
         alone: Nothing else is at the table, so that files of no version are nobody's.
     """
-    pieces, removed = len(dataset.get_fragments()), 0
+    pieces, removed, versions, freed = len(dataset.get_fragments()), 0, 0, 0
     for attempt in range(1, _ATTEMPTS + 1):
         dataset.checkout_latest()
         try:
@@ -52,13 +52,17 @@ def compact_table(
                 rows = ", ".join(map(str, gone[start : start + _ROWS_A_DELETE]))
                 dataset.delete(f"_rowid IN ({rows})")
             removed += len(gone)
-            dataset.optimize.compact_files(
-                target_rows_per_fragment=rows_a_piece,
-                batch_size=1024,
-                materialize_deletions_threshold=0.0 if purge else 0.1,
-            )
-            dataset.checkout_latest()
-            freed = dataset.cleanup_old_versions(older_than=keep, delete_unverified=alone)
+            # Freeing comes first too: merging needs room, which a full disk may have only then.
+            for merge in (False, True):
+                if merge:
+                    dataset.optimize.compact_files(
+                        target_rows_per_fragment=rows_a_piece,
+                        batch_size=1024,
+                        materialize_deletions_threshold=0.0 if purge else 0.1,
+                    )
+                    dataset.checkout_latest()
+                stats = dataset.cleanup_old_versions(older_than=keep, delete_unverified=alone)
+                versions, freed = versions + stats.old_versions, freed + stats.bytes_removed
         except (OSError, RuntimeError) as error:
             # Another process deleted or compacted meanwhile: look again at what there is.
             if attempt == _ATTEMPTS or not _overtaken(error):
@@ -69,8 +73,8 @@ def compact_table(
         pieces_before=pieces,
         pieces=len(dataset.get_fragments()),
         superseded=removed,
-        versions_freed=freed.old_versions,
-        bytes_freed=freed.bytes_removed,
+        versions_freed=versions,
+        bytes_freed=freed,
     )
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,32 @@ def test_a_small_disk_runs_full(tmp_path: Path) -> None:
             FeatureStore.create(disk / "t", SPEC)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_is_freed_of_the_past(tmp_path: Path) -> None:
+    """Merging needs room, which freeing makes: both in one call, in that order."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this machine allows no mounts")
+    try:
+        store = FeatureStore.create(disk / "s", SPEC)
+        rows = torch.ones(500, 2, 2, 64).half(), torch.ones(500, 2, dtype=torch.bool)
+        for name in "abcd":
+            store.append([f"{name}-{i}" for i in range(500)], *rows)
+        store.delete([f"{name}-{i}" for name in "abc" for i in range(500)])
+        with pytest.raises(StoreError, match="disk is full"):
+            for name in range(20):
+                store.append([f"{name}-{i}" for i in range(500)], *rows)
+        there = FeatureStore.open(disk / "s").item_ids
+        store.compact(keep=timedelta(0))
+        assert store.item_ids == there
+        assert store.disk_usage().past == 0
+        store.append(["z"], rows[0][:1], rows[1][:1])
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
