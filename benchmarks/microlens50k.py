@@ -46,6 +46,9 @@ ENCODERS = {
         "linkedout+id",
         "random+id",
         "id-dropout",
+        "last",
+        "random",
+        "shuffled",
     ),
 }
 # The same for every row. Nine epochs keep the whole table within two hours of two cores; the
