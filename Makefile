@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	@$(PY) -m pip install --quiet --no-deps -c constraints.txt recbole
 	@echo "==> setup: the packages that only the tests of Hugging Face's video processors load"
 	@$(PY) -m pip install --quiet --no-deps --upgrade --target $(PROCESSORS) -c constraints.txt \
-	  torchvision num2words docopt
+	  torchvision num2words docopt timm
 	@touch $@
 	@echo "==> setup: done; '$(VENV)/bin/linkedout doctor' shows what is there"
 

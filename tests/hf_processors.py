@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 FOLDER = Path(sys.prefix) / "share" / "hf-processors"
-_PACKAGES = ("torchvision", "num2words", "docopt")
+_PACKAGES = ("torchvision", "num2words", "docopt", "timm")
 
 
 class _Finder(DistributionFinder):

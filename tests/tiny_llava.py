@@ -79,6 +79,38 @@ def video_llava() -> tuple[Any, Any]:
     return transformers.VideoLlavaForConditionalGeneration(config), processor
 
 
+def perception_lm() -> tuple[Any, Any]:
+    # Its vision transformer comes from timm.
+    import transformers
+
+    named = {"image_token": "<image>", "video_token": "<video>"}
+    tokenizer = byte_tokenizer(named=named)
+    processor = transformers.PerceptionLMProcessor(
+        transformers.PerceptionLMVideoProcessor(size=_SQUARE),
+        transformers.PerceptionLMImageProcessor(tile_size=32, max_num_tiles=2, size=_SQUARE),
+        tokenizer,
+        patch_size=8,
+        pooling_ratio=2,
+        chat_template=chat(),
+    )
+    shape = {"img_size": [32, 32], "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    shape |= {"ref_feat_shape": [4, 4], "global_pool": "", "use_post_transformer_norm": False}
+    ids = tokenizer.convert_tokens_to_ids
+    config = transformers.PerceptionLMConfig(
+        text_config={"model_type": "llama", **text_settings(len(tokenizer))},
+        vision_config={
+            "model_type": "timm_wrapper",
+            "architecture": "vit_pe_lang_large_patch14_448",
+            "model_args": shape,
+            "num_labels": 2,
+        },
+        projector_pooling_ratio=2,
+        image_token_id=ids("<image>"),
+        video_token_id=ids("<video>"),
+    )
+    return transformers.PerceptionLMForConditionalGeneration(config), processor
+
+
 def internvl() -> tuple[Any, Any]:
     import transformers
 

@@ -55,6 +55,7 @@ _VIDEO: dict[str, Callable[[], tuple[Any, Any]]] = {
     "llava_next_video": tiny_llava.llava_next_video,
     "video_llava": tiny_llava.video_llava,
     "internvl": tiny_llava.internvl,
+    "perception_lm": tiny_llava.perception_lm,
     "smolvlm": tiny_images.smolvlm,
 }
 _IMAGES: dict[str, Callable[[], tuple[Any, Any]]] = {
