@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.store import StoreSpec
 from linkedout_lightning.tap import VideoLLMTap, View
 from linkedout_lightning.tap.config import ExtractConfig
+from linkedout_lightning.tap.preparing import slot_names
 from linkedout_lightning.tap.sink import store_spec
 from linkedout_lightning.tap.views import parse_views
 
@@ -91,6 +93,20 @@ def test_options_name_the_value() -> None:
     for more in ({"prompt": "{tags}"}, {"groups": ("last",)}):
         with pytest.raises(ConfigError, match="give `views`, or `prompt`"):
             ExtractConfig(model="m", out="o", views={"a": {}}, **more)  # type: ignore[arg-type]
+
+
+def test_the_example_of_the_documentation_is_understood() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "prompts.md").read_text(encoding="utf-8")
+    example = yaml.safe_load(text.partition("```yaml")[2].partition("```")[0])
+    views = parse_views(ExtractConfig(out="features", **example).views)
+    assert {name: view.sees for name, view in views.items()} == {
+        **{"watch": "video", "mood": "video", "cover": "cover", "read": "nothing"},
+    }
+    assert slot_names(views) == (
+        *(f"watch/visual:4/{span}" for span in range(4)),
+        *("watch/text", "watch/last", "mood/last"),
+        *("cover/visual", "cover/last", "read/text", "read/last"),
+    )
 
 
 def test_views_are_part_of_what_a_store_is(tiny_video_llm: Tiny) -> None:
