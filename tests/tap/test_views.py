@@ -99,9 +99,8 @@ def test_the_example_of_the_documentation_is_understood() -> None:
     text = (Path(__file__).parents[2] / "docs" / "prompts.md").read_text(encoding="utf-8")
     example = yaml.safe_load(text.partition("```yaml")[2].partition("```")[0])
     views = parse_views(ExtractConfig(out="features", **example).views)
-    assert {name: view.sees for name, view in views.items()} == {
-        **{"watch": "video", "mood": "video", "cover": "cover", "read": "nothing"},
-    }
+    seen = {"watch": "video", "mood": "video", "cover": "cover", "read": "nothing"}
+    assert {name: view.sees for name, view in views.items()} == seen
     assert slot_names(views) == (
         *(f"watch/visual:4/{span}" for span in range(4)),
         *("watch/text", "watch/last", "mood/last"),
