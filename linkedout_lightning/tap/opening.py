@@ -11,6 +11,7 @@ from linkedout_lightning.tap.config import ExtractConfig
 from linkedout_lightning.tap.loading import Loaded, load_pretrained
 from linkedout_lightning.tap.outline import outline_pretrained
 from linkedout_lightning.tap.tap import VideoLLMTap
+from linkedout_lightning.tap.windows import join_windows
 
 
 def open_tap(config: ExtractConfig, *, progress: bool = True) -> VideoLLMTap:
@@ -34,6 +35,7 @@ def open_tap(config: ExtractConfig, *, progress: bool = True) -> VideoLLMTap:
         trust_remote_code=config.trust_remote_code,
         progress=progress,
     )
+    join_windows(loaded.model)
     tap = _tap(config, loaded)
     if config.device_map is not None:
         return tap  # accelerate has put its parts where they belong

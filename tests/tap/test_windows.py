@@ -8,7 +8,9 @@ from tap_oracle import frames, item
 from torch.nn.functional import scaled_dot_product_attention
 
 from linkedout_lightning.tap import VideoLLMTap, windows
-from linkedout_lightning.tap.windows import attend, join_windows
+from linkedout_lightning.tap.config import ExtractConfig
+from linkedout_lightning.tap.opening import open_tap
+from linkedout_lightning.tap.windows import NAME, attend, join_windows
 
 PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "video_llama_3")
 
@@ -40,6 +42,12 @@ def test_features_are_those_of_a_call_for_each(tiny_video_llm, calls, family: st
     assert max(calls) > 1
     torch.testing.assert_close(after.features, before.features, rtol=1e-5, atol=1e-6)
     assert tap.fingerprint() == stamp
+
+
+def test_an_extraction_joins_them(tiny_video_llm, tmp_path) -> None:
+    config = ExtractConfig(model=str(tiny_video_llm("qwen2_5_vl")), out="unused", device="cpu")
+    vision = open_tap(config, progress=False).model.config.vision_config
+    assert vision._attn_implementation == NAME
 
 
 @pytest.mark.parametrize("family", ["llava_onevision", "idefics3", "llama"])
