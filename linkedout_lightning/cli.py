@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_SOME_FAILED = 3
 EXIT_INTERRUPTED = 130
+EXIT_UNREAD = 141
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 all was done, 1 nothing could be done, 2 the arguments or the input are
-        unusable, 3 some items or cells failed and were recorded, 130 interrupted.
+        unusable, 3 some items or cells failed and were recorded, 130 interrupted, 141 nobody read
+        the output to its end.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -148,13 +151,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"linkedout: {name!r} is not a command; give one of: {known}", file=sys.stderr)
         return EXIT_USAGE
     try:
-        return _run(name, rest)
+        code = _run(name, rest)
+        sys.stdout.flush()
+        return code
     except LinkedOutError as error:
         print(f"linkedout {name}: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         print(f"linkedout {name}: interrupted; what was finished is kept", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever reads the output, such as `head`, has enough; Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_UNREAD
 
 
 def _run(name: str, arguments: list[str]) -> int:

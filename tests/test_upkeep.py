@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -159,3 +160,15 @@ def test_rows_of_failures_and_features_are_told_apart(store: FeatureStore) -> No
     store.delete(["2"])
     usage = store.disk_usage()
     assert usage.superseded_rows == store.compact(keep=timedelta(0)).superseded == 2
+
+
+def test_a_reader_that_leaves_early_is_no_error(store: FeatureStore) -> None:
+    command = f"exec {sys.executable} -m linkedout_lightning.cli inspect {store.path} --quiet"
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    assert process.wait(60) == cli.EXIT_UNREAD

@@ -14,6 +14,8 @@ _MEANINGS = {
     "File too large": "a file may not grow any more",
     "Read-only file system": "the file system is read-only",
     "Permission denied": "no permission to write there",
+    "credentials": "no credentials for the object store; set AWS_ACCESS_KEY_ID and the like",
+    "NoSuchBucket": "there is no such bucket",
 }
 
 
