@@ -157,6 +157,7 @@ class VideoLLMTap(LightningModule):
             pad_id=tokenizer.pad_token_id,
         )
         self._end_ids = end_ids(model, tokenizer)
+        self._processor = processor
         self._model_name = model_name or type(model).__name__
         self._revision = revision
 
@@ -318,7 +319,8 @@ class VideoLLMTap(LightningModule):
             "max_chars": builder.template.max_chars,
             **numerics(self.model),
             **({"compile": True} if self._compiled else {}),
-            **wording(builder.processor, builder.chat, builder.processor_kwargs),
+            # As it was given: a builder may use a copy with settings of its own.
+            **wording(self._processor, builder.chat, builder.processor_kwargs),
         }
 
     def _extract_all(self, buckets: Sequence[TapBucket]) -> list[tuple[Tensor, Tensor]]:

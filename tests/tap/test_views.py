@@ -13,6 +13,7 @@ from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.store import StoreSpec
 from linkedout_lightning.tap import VideoLLMTap, View
 from linkedout_lightning.tap.config import ExtractConfig
+from linkedout_lightning.tap.identity import digest_of_settings
 from linkedout_lightning.tap.preparing import slot_names
 from linkedout_lightning.tap.sink import store_spec
 from linkedout_lightning.tap.views import parse_views
@@ -134,6 +135,8 @@ def test_views_are_part_of_what_a_store_is(tiny_video_llm: Tiny) -> None:
 
 
 def test_one_prompt_is_described_as_before_there_were_views(tiny_video_llm: Tiny) -> None:
+    from transformers import AutoProcessor
+
     tap = VideoLLMTap.from_pretrained(str(tiny_video_llm("idefics3")), prompt="{title}!")
     spec = store_spec(tap)
     assert (spec.prompt, spec.groups) == ("{title}!", ("visual", "text", "last"))
@@ -144,3 +147,6 @@ def test_one_prompt_is_described_as_before_there_were_views(tiny_video_llm: Tiny
     assert list(spec.extra) == [
         *("layer_convention", "max_chars", "dtype", "attention", "chat_template", "processor"),
     ]
+    given = AutoProcessor.from_pretrained(tiny_video_llm("idefics3"))
+    assert spec.extra["processor"] == digest_of_settings([given.to_dict(), {}])
+    assert spec.extra["chat_template"] == digest_of_settings(given.chat_template)
