@@ -57,8 +57,8 @@ def _why_nothing_is_visual(model: nn.Module, processor: Any, ids: set[int]) -> s
             "its Q-Former reads the prompt too, with a tokenizer of its own, so that its visual "
             "tokens are no function of the video alone"
         )
-    blocks = find_decoder(model).blocks
-    if any("cross_att" in name or "crossatt" in name for name, _ in blocks.named_modules()):
+    names = [name for name, _ in find_decoder(model).module.named_modules()]
+    if any("cross_att" in name or "crossatt" in name for name in names):
         return "its decoder looks at pictures by cross-attention, so no token of a prompt is visual"
     if not ids:
         return "neither its configuration nor its processor names a token that stands for a picture"

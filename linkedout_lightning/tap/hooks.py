@@ -20,6 +20,9 @@ OnState = Callable[[int, Tensor], bool]
 """Called with a layer and its state ``(b, P, D)``; true ends the forward pass there."""
 
 
+_STREAMS = ", as it carries several streams of states from block to block"
+
+
 class _Enough(Exception):  # noqa: N818 - a signal, not a fault
     """All wanted states were read."""
 
@@ -86,6 +89,7 @@ def _report(layer: int, state: Any, block: nn.Module, on_state: OnState) -> None
         raise ConfigError(
             f"{type(block).__name__} (layer {layer}) gave {what!r} where hidden states of shape "
             "(batch, tokens, hidden size) were expected: this architecture cannot be tapped"
+            + (_STREAMS if isinstance(state, Tensor) and state.ndim > 3 else "")
         )
     if on_state(layer, state):
         raise _Enough

@@ -115,7 +115,7 @@ def test_vision_encoders_are_no_language_models(tmp_path: Path) -> None:
 
 
 def test_states_of_another_shape() -> None:
-    # GLM-5-Next carries four streams from block to block: (b, P, 4, D).
+    # GLM-5-Next carries four streams from block to block: (b, P, 4, D); Gemma 3n (4, b, P, D).
     class Streams(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -123,7 +123,7 @@ def test_states_of_another_shape() -> None:
 
     model = Streams()
     with (
-        pytest.raises(ConfigError, match=r"\(1, 5, 4, 8\).*this architecture cannot be tapped"),
+        pytest.raises(ConfigError, match=r"\(1, 5, 4, 8\).*carries several streams of states"),
         reading(find_decoder(model), [1], lambda layer, state: False),
     ):
         model.layers[0](torch.zeros(1, 5, 4, 8))
