@@ -21,6 +21,8 @@ DEMUXERS = (
     "h263,h261,mjpeg,dirac,gif,apng,mxf,nut,rm,dv,wtv,yuv4mpegpipe,swf,gxf"
 )
 ATTACHED_PICTURE = 0x0400
+# DivX and Xvid pack two frames in one packet and fill up with packets that say "nothing coded".
+SKIPPED_BYTES = 19
 # What PyAV raises for damage; IndexError for a packet of a stream that was not there at first.
 BROKEN = (av.error.FFmpegError, EOFError, ValueError, IndexError)
 
@@ -87,7 +89,8 @@ class VideoSource:
         """Read the time of every frame that is shown from the packets, decoding nothing.
 
         Packets that an edit list hides count for nothing, and neither do the counts and the
-        durations in the container's header, which are often wrong.
+        durations in the container's header, which are often wrong. A last packet that the end of
+        the file cuts off is no frame: what decodes it shows the one before, or nothing.
 
         Returns:
             The timeline; ``None`` if packets carry no presentation times.
@@ -96,8 +99,10 @@ class VideoSource:
             VideoDecodeError: If there are no packets or they are encrypted.
         """
         starts: list[int] = []
+        durations: list[int] = []
         keys: list[int] = []
-        packets, last, last_duration, open_gops = 0, 0, 0, False
+        packets, open_gops, packed, cut = 0, False, False, False
+        may_pack = self.stream.codec_context.name == "mpeg4"
         for packet in self._packets():
             if not packet.size:
                 continue
@@ -108,15 +113,21 @@ class VideoSource:
                 continue
             if packet.pts is None:
                 return None
-            if not starts or packet.pts >= last:
-                last, last_duration = packet.pts, packet.duration or 0
+            packed |= may_pack and packet.size <= SKIPPED_BYTES
             starts.append(packet.pts)
+            durations.append(packet.duration or 0)
+            cut = packet.is_corrupt
             if packet.is_keyframe:
                 keys.append(packet.pts)
             elif keys and packet.pts < keys[-1]:
                 open_gops = True
         if not starts:
             raise self.fail(self._why_no_packets())
+        if cut and len(starts) > 1:
+            lost = starts.pop()
+            durations.pop()
+            keys = [key for key in keys if key != lost]
+        _, last_duration = max(zip(starts, durations, strict=True))
         return make_timeline(
             starts,
             keys,
@@ -124,7 +135,8 @@ class VideoSource:
             time_base=self.stream.time_base,
             guessed_fps=self.guessed_fps,
             open_gops=open_gops,
-            doubtful=bool(self.stream.codec_context.has_b_frames) and _increasing(starts),
+            doubtful=bool(self.stream.codec_context.has_b_frames)
+            and (packed or _increasing(starts)),
         )
 
     @property

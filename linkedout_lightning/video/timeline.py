@@ -23,8 +23,9 @@ class Timeline:
         end: Tick at which the last frame ends.
         time_base: Seconds a tick.
         open_gops: Whether frames exist that are shown before the key frame they are decoded after.
-        doubtful: Whether the codec reorders frames but no packet's time shows it: AVI, for one,
-            numbers packets in the order of decoding, and then each number is on the wrong frame.
+        doubtful: Whether packets' times may be on the wrong frames: the codec reorders frames but
+            no packet's time shows it (AVI numbers packets in the order of decoding), or packets
+            hold two frames (packed B-frames of DivX and Xvid).
     """
 
     starts: NDArray[np.int64]

@@ -79,6 +79,48 @@ def write_video(
     return path
 
 
+def write_packed(path: Path, count: int = 60) -> Path:
+    """An AVI as DivX writes it, whose packets do not hold one frame each.
+
+    The first B-frame of a run stands in the packet of the frame before it, and a packet that says
+    "nothing coded" ends the run.
+    """
+    plain = write_video(path.with_suffix(".plain.avi"), count, codec="mpeg4", b_frames=2)
+    with av.open(str(plain)) as source:
+        packets = [bytes(packet) for packet in source.demux(video=0) if packet.size]
+    at = packets[0].index(_PICTURE)
+    packets[0] = packets[0][:at] + b"\0\0\1\xb2DivX503b1393p" + packets[0][at:]
+    packed: list[bytes] = []
+    inside = False
+    for data in packets:
+        if _kind(data) != "B":
+            packed += [_NOTHING_CODED, data] if inside else [data]
+        elif inside:
+            packed.append(data)
+        else:
+            packed[-1] += data
+        inside = _kind(data) == "B"
+    packed += [_NOTHING_CODED] * inside
+    with av.open(str(path), "w") as output:
+        stream: Any = output.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.codec_tag = "DX50"
+        for number, data in enumerate(packed):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base, packet.dts = stream, Fraction(1, 25), number
+            packet.is_keyframe = _kind(data) == "I"
+            output.mux(packet)
+    return path
+
+
+_PICTURE = b"\0\0\1\xb6"
+_NOTHING_CODED = _PICTURE + b"\x50\x9f"
+
+
+def _kind(data: bytes) -> str:
+    return "IPBS"[data[data.index(_PICTURE) + 4] >> 6]
+
+
 def write_audio(path: Path) -> Path:
     with av.open(str(path), "w") as output:
         write_silence(output, output.add_stream("aac", rate=44100))

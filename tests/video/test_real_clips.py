@@ -62,3 +62,25 @@ def test_pixels_equal_decords(shared_data, name):
     theirs = FrameSampler(3, backend="decord")(path)
     assert theirs.backend == "decord"
     np.testing.assert_array_equal(FrameSampler(3)(path).data, theirs.data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["pyav", "decord"])
+def test_every_clip_is_what_ffmpeg_shows(shared_data, backend):
+    pytest.importorskip("imageio_ffmpeg")
+    pytest.importorskip(backend.replace("pyav", "av"))
+    from ffmpeg_program import pixels, shown_frames
+
+    clips = sorted((shared_data / "clips").iterdir())
+    with DecodePool(FrameSampler(9, backend=backend), workers=1) as pool:
+        for path, frames in zip(clips, pool.map(clips), strict=True):
+            shown = shown_frames(path)
+            if isinstance(frames, VideoDecodeError):
+                assert not shown.starts, path.name
+                continue
+            wanted = shown.at_uniform_instants(9)
+            assert shown.indices_at(frames.timestamps) == wanted, path.name
+            height, width = frames.data.shape[1:3]
+            assert (height, width) == shown.size, path.name
+            theirs = pixels(path, [shown.starts[i] for i in wanted], height=height, width=width)
+            np.testing.assert_array_equal(frames.data, theirs, err_msg=path.name)

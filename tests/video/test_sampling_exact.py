@@ -13,6 +13,7 @@ from barcodes import (
     numbers,
     patch_display_matrix,
     patch_edit_list,
+    write_packed,
     write_video,
 )
 
@@ -119,6 +120,26 @@ def test_what_an_edit_list_hides_is_not_shown(tmp_path, inside):
     result = inside(frames=10)(path)
     assert numbers(result.data) == [15 + k for k in expected_numbers(30, 10)]
     assert result.duration == pytest.approx(1.2, abs=0.041)
+
+
+@pytest.mark.parametrize("frames", [7, 16, 60])
+def test_packed_b_frames_take_their_times_in_the_order_of_showing(tmp_path, inside, frames):
+    """DivX's AVI: each of these packets' times stands on another frame than the one decoded."""
+    result = inside(frames=frames)(write_packed(tmp_path / "v.avi"))
+    expected = expected_numbers(60, frames)
+    assert numbers(result.data) == expected
+    np.testing.assert_allclose(result.timestamps, np.array(expected) / 25, atol=2e-3)
+
+
+def test_a_last_packet_that_is_cut_off_is_no_frame(tmp_path, inside):
+    path = write_video(tmp_path / "w.mp4", container_options={"movflags": "faststart"}, b_frames=0)
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    cut = packets[40].pos + packets[40].size // 2
+    (tmp_path / "v.mp4").write_bytes(path.read_bytes()[:cut])
+    result = inside(frames=8)(tmp_path / "v.mp4")
+    assert numbers(result.data) == expected_numbers(40, 8)
+    assert result.duration == pytest.approx(1.6)
 
 
 MATRICES = {

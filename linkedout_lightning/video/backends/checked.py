@@ -7,6 +7,8 @@ does is refused, and the caller falls back to PyAV with that reason.
 
 from __future__ import annotations
 
+import re
+
 import av
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +21,30 @@ from linkedout_lightning.video.timeline import Timeline
 
 
 def read_timeline(
-    path: str, settings: DecodeSettings, *, refused_formats: tuple[str, ...] = ()
+    path: str,
+    settings: DecodeSettings,
+    *,
+    refused_formats: tuple[str, ...] = (),
+    exact_pixels: re.Pattern[str] | None = None,
 ) -> Timeline:
-    """Times of the frames from the demuxer, after the checks that hold for every backend."""
+    """Times of the frames from the demuxer, after the checks that hold for every backend.
+
+    Args:
+        path: The file.
+        settings: What is wanted of it.
+        refused_formats: Containers that the decoder is not to be tried on, by FFmpeg's names.
+        exact_pixels: Matches the pixel formats, by FFmpeg's names, whose colours the decoder
+            converts as FFmpeg does; by default all.
+
+    Raises:
+        VideoDecodeError: If the decoder is known to be inexact on such a file, or to hang.
+    """
     with VideoSource(path, max_pixels=settings.max_pixels) as source:
         if source.format_name in refused_formats:
             raise source.fail(f"not exact, or hangs, on {source.format_name}")
+        pixels = source.stream.codec_context.pix_fmt
+        if exact_pixels is not None and pixels and not exact_pixels.fullmatch(pixels):
+            raise source.fail(f"its colours are not exact for {pixels}")
         timeline = source.scan()
         if timeline is None or timeline.doubtful:
             raise source.fail("the packets carry no presentation times")
