@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -32,7 +33,13 @@ class Compaction:
 
 
 def compact_table(
-    dataset: Any, *, rows_a_piece: int, keep: timedelta, purge: bool = False, alone: bool = False
+    dataset: Any,
+    *,
+    rows_a_piece: int,
+    keep: timedelta,
+    purge: bool = False,
+    alone: bool = False,
+    before_freeing: Callable[[], None] = lambda: None,
 ) -> Compaction:
     """Compact a Lance table in place and move ``dataset`` to its latest version.
 
@@ -42,6 +49,7 @@ def compact_table(
         keep: Versions younger than this stay.
         purge: Touch them where any of their rows is deleted.
         alone: Nothing else is at the table, so that files of no version are nobody's.
+        before_freeing: Called when the newest version is written and older ones are about to go.
     """
     pieces, removed, versions, freed = len(dataset.get_fragments()), 0, 0, 0
     for attempt in range(1, _ATTEMPTS + 1):
@@ -61,6 +69,7 @@ def compact_table(
                         materialize_deletions_threshold=0.0 if purge else 0.1,
                     )
                     dataset.checkout_latest()
+                before_freeing()
                 stats = dataset.cleanup_old_versions(older_than=keep, delete_unverified=alone)
                 versions, freed = versions + stats.old_versions, freed + stats.bytes_removed
         except (OSError, RuntimeError) as error:

@@ -21,6 +21,7 @@ from linkedout_lightning.store.checks import (
     folder_of,
 )
 from linkedout_lightning.store.compaction import Compaction, compact_table
+from linkedout_lightning.store.durable import Durability
 from linkedout_lightning.store.faults import as_store_errors
 from linkedout_lightning.store.opening import create_table, open_table
 from linkedout_lightning.store.reading import StoreBatch, StoredFeatures, StoreReader
@@ -35,7 +36,8 @@ class FeatureStore(StoreReader):
     """Features of items on disk, made by :meth:`create` or :meth:`open`.
 
     Appends are atomic and several processes may append at once. A killed process loses what it
-    had not appended and harms nothing else. The newest features of an id are those that are seen;
+    had not appended and harms nothing else; what was appended is on the disk, as far as the file
+    system tells the truth. The newest features of an id are those that are seen;
     an object sees the version that it opened, its own writes, and others' after :meth:`refresh`.
 
     Example:
@@ -47,6 +49,10 @@ class FeatureStore(StoreReader):
         >>> store.get(["b", "a", "b"]).features.shape
         torch.Size([3, 2, 1, 4])
     """
+
+    def __init__(self, dataset: Any, path: str, *, pinned: bool = False) -> None:
+        super().__init__(dataset, path, pinned=pinned)
+        self._durability = Durability(path, dataset)
 
     @classmethod
     def create(
@@ -212,13 +218,19 @@ class FeatureStore(StoreReader):
         rows = max(1024, _PIECE_BYTES // self._spec.bytes_per_item)
         with as_store_errors("compact", self.path):
             done = compact_table(
-                self._dataset, rows_a_piece=rows, keep=keep, purge=purge, alone=alone
+                self._dataset,
+                rows_a_piece=rows,
+                keep=keep,
+                purge=purge,
+                alone=alone,
+                before_freeing=lambda: self._durability.force(self._dataset),
             )
             self._index.update(self._dataset)
         return done
 
     def _delete(self, item_ids: Sequence[str]) -> None:
         table.delete_items(self._dataset, list(dict.fromkeys(item_ids)))
+        self._durability.force(self._dataset)
         self._index.update(self._dataset)
 
     def _check_writable(self) -> None:
@@ -246,4 +258,5 @@ class FeatureStore(StoreReader):
         joined = pa.concat_tables(tables)
         with as_store_errors("write", self.path):
             self._dataset = lance.write_dataset(joined, self._dataset, mode="append")
+            self._durability.force(self._dataset)
             self._index.update(self._dataset)
