@@ -197,13 +197,20 @@ def _by_unique_id(
             f"{os.fspath(folder)!r} holds no {what} (files with the suffixes "
             f"{', '.join(sorted(suffixes))})"
         )
-    stems = Counter(file.stem for file in files)
-    return {
-        file.stem if stems[file.stem] == 1 else file.relative_to(folder).as_posix(): str(file)
-        for file in files
-    }
+    stems = Counter(_readable(file.stem) for file in files)
+    found = {}
+    for file in files:
+        stem = _readable(file.stem)
+        alone = stems[stem] == 1
+        found[stem if alone else _readable(file.relative_to(folder).as_posix())] = str(file)
+    return found
+
+
+def _readable(name: str) -> str:
+    r"""A file's name as an id: stores hold text, so a byte that is none becomes ``\xff``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _by_stem(folder: str | os.PathLike[str], suffixes: Collection[str]) -> dict[str, str]:
     # Reversed: of two files with one stem the first in order stays.
-    return {file.stem: str(file) for file in reversed(_files(folder, suffixes))}
+    return {_readable(file.stem): str(file) for file in reversed(_files(folder, suffixes))}

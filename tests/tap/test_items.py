@@ -197,3 +197,21 @@ def test_arguments_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="holds no video"):
         read_items(videos=tmp_path / "none")
+
+
+def test_odd_names_and_links_that_loop(tmp_path: Path) -> None:
+    """Stores hold text, and a folder may hold a link to itself."""
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "up").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
+    odd = tmp_path / os.fsdecode(b"not-\xff-utf8.mp4")
+    for path in (odd, tmp_path / "line\nbreak.mp4", tmp_path / "below" / odd.name):
+        path.touch()
+    items = read_items(videos=tmp_path)
+    ids = [item.item_id for item in items]
+    assert ids == ["below/not-\\xff-utf8.mp4", "line\nbreak", "loop", "not-\\xff-utf8.mp4"]
+    pa.array(ids).to_string()
+    assert [item.video for item in items if "xff" in item.item_id] == [
+        str(tmp_path / "below" / odd.name),
+        str(odd),
+    ]
