@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from linkedout_lightning.errors import ConfigError
+from linkedout_lightning.tap.engines.options import EngineOptions
 from linkedout_lightning.tap.plan import shard_of
 from linkedout_lightning.tap.views import USUAL_PROMPT, check_alone, parse_views
 
@@ -71,6 +72,11 @@ class ExtractConfig:
             dead, and others do its part.
         retry_failed: Try items again that failed before.
         prune: Remove items from the store that the table or folder no longer holds.
+        engine: local runs here; ray decodes in workers of Ray Data and streams to others that hold
+            the model, on this machine or on the cluster that RAY_ADDRESS names. The features are
+            the same.
+        engine_options: Workers of the engine: actors, gpus_per_actor, cpus_per_actor, decoders,
+            cpus_per_decoder, object_store_mb, such as actors=8 decoders=64.
         plan: Write nothing and say what the extraction would cost: time, memory, bytes, bottleneck.
             A sample of 16 items is run for it, or of as many as are given here.
     """
@@ -110,6 +116,8 @@ class ExtractConfig:
     lease: float = 300.0
     retry_failed: bool = False
     prune: bool = False
+    engine: Literal["local", "ray"] = "local"
+    engine_options: dict[str, float] = field(default_factory=dict)
     plan: bool | int = False
 
     def __post_init__(self) -> None:
@@ -119,7 +127,11 @@ class ExtractConfig:
                 raise ConfigError(f"`{name}` is {value}; give 1 or more")
         if self.plan is not True and int(self.plan) < 0:
             raise ConfigError(f"`plan` is {self.plan}; give the size of the sample, 1 or more")
-        for name, legal in (("dtype", ("auto", *_DTYPES)), ("store_dtype", _DTYPES)):
+        for name, legal in (
+            ("dtype", ("auto", *_DTYPES)),
+            ("store_dtype", _DTYPES),
+            ("engine", ("local", "ray")),
+        ):
             if getattr(self, name) not in legal:
                 raise ConfigError(
                     f"`{name}` is {getattr(self, name)!r}; give one of {', '.join(legal)}"
@@ -135,6 +147,7 @@ class ExtractConfig:
             raise ConfigError("give `prune` without `limit` and `shard`: it needs the whole table")
         if self.shard is not None:
             shard_of([], self.shard)
+        EngineOptions.parse(self.engine_options)
 
     @property
     def sample_size(self) -> int:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from linkedout_lightning.errors import ConfigError, LinkedOutError, VideoDecodeError
 from linkedout_lightning.store import FeatureStore
-from linkedout_lightning.tap.decoding import files_of, input_of
+from linkedout_lightning.tap.decoding import files_of, seen_of
 from linkedout_lightning.tap.items import Item
 from linkedout_lightning.tap.plan import Work, plan_work
 from linkedout_lightning.tap.stamps import stamp
@@ -85,7 +85,8 @@ class VideoDataset(Dataset[Sample]):
         item = self.items[index]
         made_from = stamp(item, columns=self._columns, sources=self._sources)
         files = files_of(item, self._sources)
-        decoded = input_of(item, {name: self._decoded(path) for name, path in files.items()})
+        seen = seen_of({name: self._decoded(path) for name, path in files.items()})
+        decoded = seen if isinstance(seen, str) else TapInput.of(item, seen)
         return Sample(item.item_id, made_from, decoded)
 
     def _decoded(self, path: str) -> Frames | VideoDecodeError:

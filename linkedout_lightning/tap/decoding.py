@@ -1,4 +1,4 @@
-"""From an item's files, decoded or not, to what the tap takes."""
+"""From an item's files to what was seen of it; imports no torch, as workers that decode do not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from linkedout_lightning.errors import VideoDecodeError
 from linkedout_lightning.tap.items import Item
-from linkedout_lightning.tap.types import TapInput
 
 if TYPE_CHECKING:
     from linkedout_lightning.video import Frames
@@ -26,11 +25,10 @@ def files_of(item: Item, sources: Collection[str]) -> dict[str, str]:
     return {name: str(path) for name, path in paths.items() if path is not None}
 
 
-def input_of(item: Item, outcomes: Mapping[str, Frames | VideoDecodeError]) -> TapInput | str:
-    """An item with its frames, or why it has none.
+def seen_of(outcomes: Mapping[str, Frames | VideoDecodeError]) -> dict[str, Frames] | str:
+    """The frames of an item by source, or why it is a failure.
 
     Args:
-        item: The item.
         outcomes: What became of each of its files.
     """
     seen: dict[str, Frames] = {}
@@ -38,4 +36,4 @@ def input_of(item: Item, outcomes: Mapping[str, Frames | VideoDecodeError]) -> T
         if isinstance(outcome, VideoDecodeError):
             return outcome.reason if name == "video" else f"{name}: {outcome.reason}"
         seen[name] = outcome
-    return TapInput(item.item_id, seen.get("video"), item.columns, cover=seen.get("cover"))
+    return seen

@@ -7,11 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.store import FeatureStore
 from linkedout_lightning.tap.claims import claims_on
 from linkedout_lightning.tap.config import ExtractConfig
@@ -19,8 +19,8 @@ from linkedout_lightning.tap.cutting import VIDEO_BATCH, VideoCutter, cut_units
 from linkedout_lightning.tap.estimate import estimate
 from linkedout_lightning.tap.items import Item, read_items
 from linkedout_lightning.tap.job import Job, decide, work_of
-from linkedout_lightning.tap.pipeline import Clock, Feed, PrepareThreads
-from linkedout_lightning.tap.plan import Work, shard_of
+from linkedout_lightning.tap.pipeline import Feed, PrepareThreads
+from linkedout_lightning.tap.plan import shard_of
 from linkedout_lightning.tap.planned import ExtractPlan
 from linkedout_lightning.tap.progress import Progress
 from linkedout_lightning.tap.pruning import gone_from
@@ -29,11 +29,19 @@ from linkedout_lightning.tap.running import BatchRunner
 from linkedout_lightning.tap.sharing import Unit, UnitSource
 from linkedout_lightning.tap.sink import StoreSink
 from linkedout_lightning.tap.stamps import stamp
+from linkedout_lightning.tap.tally import Tally
 from linkedout_lightning.tap.types import TapOutput
 
 if TYPE_CHECKING:
     from linkedout_lightning.tap.tap import VideoLLMTap
     from linkedout_lightning.video import DecodePool
+
+
+class Engine(Protocol):
+    """Does what a job has to do, and fills in the tally."""
+
+    def __call__(self, config: ExtractConfig, job: Job, run: Tally, *, progress: bool) -> None: ...
+
 
 _FEW_PIECES = 16
 
@@ -85,38 +93,44 @@ def extract(
     )[: config.limit]
     if config.shard is not None:
         items = shard_of(items, config.shard)
-    job = decide(config, items, tap=tap, progress=progress, write=not config.plan)
+    if config.engine != "local" and tap is not None:
+        raise ConfigError(
+            f"a `tap` stays in this process; with engine={config.engine!r} give `model` alone"
+        )
+    job = decide(
+        config,
+        items,
+        tap=tap,
+        progress=progress,
+        write=not config.plan,
+        weights=config.engine == "local" or bool(config.plan),
+    )
     if config.plan:
         return estimate(
             config, job, items=len(items), loading=time.monotonic() - started, progress=progress
         )
     assert job.store is not None
     gone = gone_from(items, job.store) if config.prune else []
-    run = _Run(job.tap, job.work)
+    run = Tally(job.tap, job.work)
     loaded = time.monotonic()
     if job.work.todo:
-        _share(config, job, run, progress=progress)
+        _engine(config)(config, job, run, progress=progress)
     if gone:
         job.store.delete(gone)
     run.clock.add("total", started)
-    run.clock.seconds["load"] = loaded - started
+    run.clock.seconds["load"] = loaded - started + run.clock.of("load")
     return _report(job, run, items, pruned=len(gone))
 
 
-@dataclass
-class _Run:
-    """What one job has done so far."""
+def _engine(config: ExtractConfig) -> Engine:
+    if config.engine == "local":
+        return _share
+    from linkedout_lightning.tap.engines.driving import share_on_ray
 
-    tap: VideoLLMTap
-    work: Work
-    clock: Clock = field(default_factory=Clock)
-    tokens: int = 0
-    done: int = 0
-    by_others: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
+    return share_on_ray
 
 
-def _share(config: ExtractConfig, job: Job, run: _Run, *, progress: bool) -> None:
+def _share(config: ExtractConfig, job: Job, run: Tally, *, progress: bool) -> None:
     """Do what nobody else does, until all is done."""
     tap, store = job.tap, job.store
     assert store is not None
@@ -210,7 +224,7 @@ def _decoders(config: ExtractConfig, job: Job) -> DecodePool:
     return DecodePool(job.sampler, workers=config.workers, ahead=ahead)
 
 
-def _report(job: Job, run: _Run, items: Sequence[Item], *, pruned: int) -> ExtractReport:
+def _report(job: Job, run: Tally, items: Sequence[Item], *, pruned: int) -> ExtractReport:
     store = job.store
     assert store is not None
     failures = job.work.known_failures | run.failures
@@ -233,7 +247,7 @@ def _report(job: Job, run: _Run, items: Sequence[Item], *, pruned: int) -> Extra
         store_items=len(store),
         bytes_per_item=job.spec.bytes_per_item,
         versions=job.spec.versions,
-        notes=tuple(_notes(job.tap, items, job.spec.versions, store.spec.versions)),
+        notes=(*run.notes, *_notes(job.tap, items, job.spec.versions, store.spec.versions)),
     )
 
 

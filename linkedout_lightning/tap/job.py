@@ -45,6 +45,7 @@ def decide(
     tap: VideoLLMTap | None = None,
     progress: bool = True,
     write: bool = True,
+    weights: bool = True,
 ) -> Job:
     """Compare the items with the store, which is made if it is not there.
 
@@ -54,6 +55,8 @@ def decide(
         tap: A tap to use in place of loading ``config.model``.
         progress: Let loading draw its bars.
         write: Make the store; without, an absent one is left absent and counts as empty.
+        weights: The job's tap is to extract; without, its weights are loaded only where they must
+            be to know what they are.
 
     Raises:
         ConfigError: An argument, or the model, is not usable.
@@ -64,9 +67,10 @@ def decide(
     if tap is None:
         if (job := _nothing_left(config, items, progress=progress)) is not None:
             return job
-        from linkedout_lightning.tap.opening import open_tap
+        from linkedout_lightning.tap.opening import open_tap, outline_tap
 
-        tap = open_tap(config, progress=progress)
+        tap = None if weights else outline_tap(config, progress=progress)
+        tap = tap or open_tap(config, progress=progress)
     _check_columns(config, tap, items)
     sampler = _sampler(config, tap)
     spec = store_spec(tap, sampler=sampler, dtype=config.store_dtype)

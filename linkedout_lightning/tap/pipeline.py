@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from linkedout_lightning.tap.decoding import files_of, input_of
+from linkedout_lightning.tap.decoding import files_of, seen_of
 from linkedout_lightning.tap.sharing import Unit
 from linkedout_lightning.tap.types import TapBatch, TapInput
 
@@ -195,17 +195,16 @@ class Feed:
                 inputs: list[TapInput] = []
                 failures: dict[str, str] = {}
                 for item in unit.items:
-                    outcome = input_of(
-                        item,
+                    seen = seen_of(
                         {
                             name: next(rest, None) or next(self._timed(outcomes))
                             for name in files_of(item, self._sources)
-                        },
+                        }
                     )
-                    if isinstance(outcome, str):
-                        failures[item.item_id] = outcome
+                    if isinstance(seen, str):
+                        failures[item.item_id] = seen
                     else:
-                        inputs.append(outcome)
+                        inputs.append(TapInput.of(item, seen))
                 yield unit, inputs, failures
 
     def _files(self, begun: deque[Unit]) -> Iterator[str]:

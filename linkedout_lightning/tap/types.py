@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from linkedout_lightning.tap.items import Item
     from linkedout_lightning.video import Frames
 
 
@@ -33,6 +34,16 @@ class TapInput:
     frames: Frames | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     cover: Frames | None = None
+
+    @classmethod
+    def of(cls, item: Item, seen: Mapping[str, Frames]) -> Self:
+        """An item of a table with what was decoded of it.
+
+        Args:
+            item: The item.
+            seen: Frames of its ``"video"`` and its ``"cover"``, as far as it has them.
+        """
+        return cls(item.item_id, seen.get("video"), item.columns, cover=seen.get("cover"))
 
 
 @dataclass(frozen=True)

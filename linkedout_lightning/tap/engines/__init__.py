@@ -1,0 +1,1 @@
+"""Ways to run an extraction other than in this process."""

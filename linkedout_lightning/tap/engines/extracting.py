@@ -1,0 +1,180 @@
+"""What an engine's workers do that hold the model.
+
+A plain object that takes and gives Arrow tables and knows no engine. A unit goes through the steps
+that it goes through in :mod:`linkedout_lightning.tap.extract`: it is cut into the same batches,
+which makes the features the same, and committed whole. A unit is reported when it is in the store,
+so that the store alone says what is done.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from linkedout_lightning.store import FeatureStore
+from linkedout_lightning.tap.config import ExtractConfig
+from linkedout_lightning.tap.cutting import VIDEO_BATCH, VideoCutter
+from linkedout_lightning.tap.engines.rows import Decoded, Done, decoded_of, done_rows
+from linkedout_lightning.tap.pipeline import Clock, Piece, PrepareThreads
+from linkedout_lightning.tap.running import BatchRunner
+from linkedout_lightning.tap.sharing import Unit
+from linkedout_lightning.tap.sink import StoreSink, store_spec
+from linkedout_lightning.tap.types import TapBatch, TapInput, TapOutput
+
+if TYPE_CHECKING:
+    from linkedout_lightning.tap.tap import VideoLLMTap
+    from linkedout_lightning.video import FrameSampler
+
+_BATCHES_AHEAD = 2  # beyond one a preparing thread
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    tap: VideoLLMTap
+    store: FeatureStore
+    runner: BatchRunner
+    threads: PrepareThreads
+    cut: VideoCutter
+    ready: float
+
+
+class TapStage:
+    """Runs the model over decoded units and commits each to the store.
+
+    Two calls at a time are welcome: while one has the model the other prepares, or writes. The
+    model is loaded by a thread of its own from the start, and an error of that is raised by the
+    first call.
+
+    Args:
+        config: The extraction, with paths that are good here.
+        sampler: Where the frames come from.
+    """
+
+    def __init__(self, config: ExtractConfig, sampler: FrameSampler | None) -> None:
+        self._config, self._sampler = config, sampler
+        self._clock = Clock()
+        self._cutting, self._model, self._writing = (threading.Lock() for _ in range(3))
+        self._fresh = True
+        self._free_since: float | None = None
+        self._told: dict[str, float] = {}
+        self._tokens = 0
+        self._name = f"{socket.gethostname()}, process {os.getpid()}"
+        loader = ThreadPoolExecutor(1, "load")
+        self._loading: Future[_Loaded] = loader.submit(self._load)
+        loader.shutdown(wait=False)
+
+    def __call__(self, units: pa.Table) -> pa.Table:
+        """Rows of decoded units to rows of what became of them."""
+        return done_rows([self.do(unit) for unit in decoded_of(units)])
+
+    def do(self, unit: Decoded) -> Done:
+        """Extract one unit and append it.
+
+        Raises:
+            LinkedOutError: The model, or the store, is of no use; see
+                :func:`linkedout_lightning.tap.extract.extract`.
+        """
+        loaded = self._loading.result()
+        if self._is_there(unit, loaded.store):
+            return self._done(unit, unit.failures, loaded)
+        output, failures = self._extracted(unit, loaded)
+        start = time.monotonic()
+        with self._writing, StoreSink(loaded.store, fingerprints=unit.stamps) as sink:
+            sink.add(output, failures | unit.failures)
+        self._clock.add("write", start)
+        return self._done(unit, sink.failures, loaded)
+
+    def _load(self) -> _Loaded:
+        from linkedout_lightning.tap.opening import open_tap
+
+        config = self._config
+        tap = open_tap(config, progress=False)
+        store = FeatureStore.open(config.out)
+        store.check_spec(store_spec(tap, sampler=self._sampler, dtype=config.store_dtype))
+        threads = PrepareThreads(tap, cuda=tap.device.type == "cuda", clock=self._clock)
+        cut = VideoCutter(
+            copy.deepcopy(tap.prepare),
+            batch_size=config.batch_size or VIDEO_BATCH,
+            batch_tokens=config.batch_tokens,
+        )
+        return _Loaded(tap, store, BatchRunner(tap), threads, cut, time.time())
+
+    def _is_there(self, unit: Decoded, store: FeatureStore) -> bool:
+        """Whether a worker that was lost had committed a unit, before it could say so.
+
+        Only units that a worker gets first are looked up: it may be there in another's place.
+        """
+        with self._writing:
+            if not self._fresh:
+                return False
+            self._fresh = False
+            store.refresh()
+            known, failed = store.fingerprints(), store.failures
+        ids = [item.item_id for item, _ in unit.items]
+        return bool(ids) and all(
+            known.get(item) == unit.stamps[item] and item not in failed for item in ids
+        )
+
+    def _extracted(self, unit: Decoded, loaded: _Loaded) -> tuple[TapOutput | None, dict[str, str]]:
+        inputs = [TapInput.of(item, seen) for item, seen in unit.items]
+        with self._cutting:
+            batches = list(loaded.cut(inputs)) if unit.watch else [inputs]
+        pieces = self._pieces(unit, [batch for batch in batches if batch], loaded.threads)
+        outputs: list[TapOutput] = []
+        failures: dict[str, str] = {}
+        with self._model:
+            if self._free_since is not None:
+                self._clock.add("wait", self._free_since)
+            for done in loaded.runner.stream(pieces):
+                outputs += done.outputs
+                failures |= done.failures
+            self._free_since = time.monotonic()
+        return (TapOutput.cat(outputs) if outputs else None), failures
+
+    def _pieces(
+        self, unit: Decoded, batches: Sequence[list[TapInput]], threads: PrepareThreads
+    ) -> Iterator[Piece]:
+        """Batches that are being prepared, some of them from now on."""
+        ahead = threads.threads + _BATCHES_AHEAD
+        begun = deque((batch, threads.submit(batch)) for batch in batches[:ahead])
+        return self._rest(Unit(unit.number, (), unit.watch), begun, batches[ahead:], threads)
+
+    def _rest(
+        self,
+        unit: Unit,
+        begun: deque[tuple[list[TapInput], Future[TapBatch]]],
+        rest: Sequence[list[TapInput]],
+        threads: PrepareThreads,
+    ) -> Iterator[Piece]:
+        coming = iter(rest)
+        while begun:
+            batch, prepared = begun.popleft()
+            if (following := next(coming, None)) is not None:
+                begun.append((following, threads.submit(following)))
+            start = time.monotonic()
+            wait([prepared])
+            self._clock.add("wait", start)
+            yield Piece(unit, batch, prepared, {}, last=not begun)
+
+    def _done(self, unit: Decoded, failures: dict[str, str], loaded: _Loaded) -> Done:
+        runner = loaded.runner
+        with self._cutting:
+            totals = dict(self._clock.seconds)
+            totals["prepare"] = totals.get("prepare", 0.0) + runner.prepare_seconds
+            totals |= {"transfer": runner.transfer_seconds, "model": runner.model_seconds}
+            seconds = {part: spent - self._told.get(part, 0.0) for part, spent in totals.items()}
+            tokens = runner.tokens - self._tokens
+            self._told, self._tokens = totals, runner.tokens
+        done = unit.count - len(failures)
+        seconds["decode"] = unit.seconds
+        return Done(unit.number, done, failures, tokens, seconds, self._name, loaded.ready)
