@@ -1,8 +1,9 @@
 """What `linkedout extract --plan` said, against what the extraction then took.
 
-Three jobs, in each of which another part is the slowest: many tiny clips (the processor), large
-clips before a tiny model (decoding), and a model that is large for this machine. Each is planned
-from 16 items and then run, several times in turn.
+Four jobs, in each of which another part is the slowest: many tiny clips (the processor), large
+clips before a tiny model (decoding), a model that takes its time without taking a core, as one on a
+GPU does (the tiny one, and a pause for every item), and a model that is large for this machine.
+Each is planned from 16 items and then run, several times in turn.
 
     python benchmarks/plan.py
 """
@@ -15,6 +16,7 @@ import os
 import statistics
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,24 +28,37 @@ import prefill_models  # first: it finds torchvision for transformers
 import torch
 
 from linkedout_lightning.compare.environment import environment
-from linkedout_lightning.tap import VideoLLMTap
+from linkedout_lightning.tap import TapBatch, TapOutput, VideoLLMTap
 from linkedout_lightning.tap.extract import ExtractConfig, extract
 
 # Clips, their height and width and seconds; the model.
 JOBS: dict[str, tuple[int, tuple[int, int], float, str]] = {
     "many tiny clips": (300, (48, 64), 2.0, "tiny"),
-    "large clips": (90, (720, 1280), 6.0, "tiny"),
+    "large clips": (60, (720, 1280), 3.0, "tiny"),
+    "a device apart": (300, (48, 64), 2.0, "pausing"),
     "a large model": (60, (96, 160), 2.0, "small"),
 }
+
+PAUSE = 0.05  # seconds an item
+
+
+class Pausing(VideoLLMTap):
+    """A tap whose model is elsewhere: the caller waits, and no core works."""
+
+    def extract(self, batch: TapBatch) -> TapOutput:
+        """The same features, later."""
+        time.sleep(PAUSE * len(batch))
+        return super().extract(batch)
 
 
 def tap_of(model: str, folder: Path, seed: int) -> VideoLLMTap:
     """A model with random weights: a tiny one of the tests', or the small one of prefill.py."""
-    if model == "tiny":
+    if model != "small":
         from tiny_models import build_tiny_video_llm
 
         path = build_tiny_video_llm(folder / "tiny", "idefics3", seed=seed)
-        return VideoLLMTap.from_pretrained(str(path), layers=[2, 4], frames=4)
+        kind = Pausing if model == "pausing" else VideoLLMTap
+        return kind.from_pretrained(str(path), layers=[2, 4], frames=4)
     made, processor = prefill_models.build(
         "small", device="cpu", dtype=torch.float32, attention="sdpa", seed=seed
     )
@@ -55,7 +70,7 @@ def one(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     count, size, seconds, model = JOBS[name]
     videos = folder / name
     prefill_models.write_videos(
-        videos, count=count, distinct=24, size=size, seconds=seconds, seed=options.seed
+        videos, count=count, distinct=12, size=size, seconds=seconds, seed=options.seed
     )
     tap = tap_of(model, folder, options.seed)
     rounds = []

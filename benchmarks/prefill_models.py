@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,8 @@ def write_videos(
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"v{number:05d}.mp4" for number in range(count)]
     jobs = [(str(paths[i]), size, seconds, seed + i) for i in range(min(distinct, count))]
-    with ProcessPoolExecutor() as processes:
+    # Lance, which is imported by now, does not survive a fork.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
         list(processes.map(_write, jobs))
     for number in range(len(jobs), count):
         shutil.copyfile(paths[number % len(jobs)], paths[number])

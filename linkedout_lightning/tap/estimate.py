@@ -148,6 +148,7 @@ def _try(
         threads=preparer.threads,
         cores=_cores(),
         model_cores=trial.busy / trial.wall if trial.wall else 1.0,
+        starting=trial.starting,
     )
     return trial, line
 
@@ -256,6 +257,7 @@ def _plan(
         seconds=loading + found.seconds,
         interval=(loading + found.low, loading + found.high),
         loading=loading,
+        starting=line.starting,
         parts=found.parts,
         per_item=means,
         bottleneck=found.bottleneck,

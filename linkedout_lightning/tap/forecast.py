@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 _DRAWS = 2000
 _LEVEL = 95
 FORMULA = """\
-time = loading + the longest of
+time = loading + start of the workers + the longest of
   N d / workers + the last unit's p and m      decoding
   N m + the first unit's d / workers           the model
   N p / threads                                the processor
@@ -38,12 +38,14 @@ class Line:
         threads: Threads that prepare.
         cores: Cores of the processor.
         model_cores: Cores that are busy while the model runs.
+        starting: Seconds until the processes that decode are at work.
     """
 
     workers: int
     threads: int
     cores: int
     model_cores: float
+    starting: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def forecast(kinds: Sequence[Kind], line: Line, *, seed: int = 0) -> Forecast:
         seed: Of the bootstrap's draws.
     """
     chance = np.random.default_rng(seed)
-    total, parts, draws = 0.0, dict[str, float](), np.zeros(_DRAWS)
+    total, parts, draws = line.starting, dict[str, float](), np.full(_DRAWS, float(line.starting))
     for kind in kinds:
         n = len(kind.decode)
         if not kind.count or not n:

@@ -33,6 +33,7 @@ class ExtractPlan:
         seconds: How long the whole would take, loading included.
         interval: The 95 % interval of that, over the choice of the sample.
         loading: Seconds until the model was ready.
+        starting: Seconds until the processes that decode were at work.
         parts: Seconds of each part if it were alone: decode, prepare, model, write, cores.
         per_item: Seconds of an item on one worker, one thread and the model: decode, prepare,
             model, write.
@@ -64,6 +65,7 @@ class ExtractPlan:
     seconds: float
     interval: tuple[float, float]
     loading: float
+    starting: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)
     per_item: dict[str, float] = field(default_factory=dict)
     bottleneck: str
@@ -150,7 +152,8 @@ class ExtractPlan:
                 for name, part in (("d", "decode"), ("p", "prepare"), ("m", "model"))
             )
             + f" s an item, {self.workers} workers, {self.threads} threads, {self.cores} cores, "
-            f"c {self.model_cores:.1f}, loading {duration(self.loading)}",
+            f"c {self.model_cores:.1f}, loading {duration(self.loading)}, start of the workers "
+            f"{duration(self.starting)}",
             *(f"  {line}" for line in FORMULA.splitlines()),
         ]
 

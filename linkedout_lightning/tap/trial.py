@@ -38,6 +38,7 @@ class Trial:
         failures: Reason by item that yielded nothing.
         outputs: Features of the others.
         batches: Sizes of the batches.
+        starting: Seconds until every decoding process had done its first video.
         estimated_memory: The largest of the batches, by the formula.
         wall: Seconds in the model, and
         busy: how many of them the cores were busy, summed over the cores.
@@ -51,6 +52,7 @@ class Trial:
     failures: dict[str, str] = field(default_factory=dict)
     outputs: list[TapOutput] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
+    starting: float = 0.0
     estimated_memory: int = 0
     wall: float = 0.0
     busy: float = 0.0
@@ -85,7 +87,9 @@ class TrialRun:
         paths = [getattr(item, s) for item in items for s in sources if getattr(item, s)]
         if not self.trial.decode:
             # The workers' start is not an item's: each decodes one video unseen.
+            start = time.perf_counter()
             list(pool.map(paths[:1] * workers))
+            self.trial.starting = time.perf_counter() - start
 
         def one(item: Item) -> TapInput | str:
             start = time.perf_counter()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,8 @@ def test_parts_that_share_the_cores_take_the_sum_of_their_work() -> None:
     assert found.parts["cores"] == pytest.approx(100 * (1 + 1 + 2) / 2)
     assert (found.bottleneck, found.seconds) == ("cores", pytest.approx(200))
     assert found.low == found.high == found.seconds
+    late = forecast([kind], replace(line, starting=7))
+    assert (late.seconds, late.low, late.high) == (207, 207, 207)
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
