@@ -19,7 +19,7 @@ class FitConfig:
         store: Feature store; needed by every encoder but id and id-dropout.
         encoder: Item encoder, by the names of `linkedout compare`: id, linkedout, linkedout+id, dff
             and others.
-        backbone: Sequence model: sasrec, gru4rec.
+        backbone: Sequence model: sasrec, gru4rec, nextitnet.
         preset: A published protocol: microlens sets split, lengths, loss and weight decay.
         split: leave_one_out, temporal or cold_items; none given: the preset's, or leave_one_out.
         max_len: Longest input sequence; none given: the preset's, or 50.

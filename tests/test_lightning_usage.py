@@ -65,7 +65,7 @@ def _linkedout(data: InteractionDataModule, **options: object) -> LinkedOutItemE
     )
 
 
-@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec"])
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "nextitnet"])
 @pytest.mark.parametrize("loss", ["full", "in_batch", "sampled"])
 def test_fast_dev_run(table, backbone, loss):
     data = _data(table)

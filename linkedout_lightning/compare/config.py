@@ -54,8 +54,8 @@ class CompareConfig:
         stores: Further feature stores by name; each name is an encoder of its own.
         encoders: Rows: popularity, cooccurrence, id, id-dropout, linkedout, random, shuffled, last,
             layer:<k>, mean, concat, weighted-sum, dff, names in `stores`; +id adds an ID vector.
-        backbones: Sequence models: sasrec, gru4rec; with the engine recbole any sequential model by
-            RecBole's name, such as BERT4Rec.
+        backbones: Sequence models: sasrec, gru4rec, nextitnet; with the engine recbole any
+            sequential model by RecBole's name, such as BERT4Rec.
         seeds: One run of each trained cell a seed.
         baseline: Encoder that all others are tested against.
         preset: A published protocol: microlens sets split, lengths, loss and weight decay.
@@ -88,7 +88,7 @@ class CompareConfig:
         whitening_power: 1 whitens the features, 0 only centres and rotates them.
         output_norm: Length of item vectors from features: none (free), layer or unit.
         missing: What an item without features gets: error, zero or mean.
-        blocks: Blocks of SASRec.
+        blocks: Blocks of SASRec; how often NextItNet goes through its dilations 1 and 4.
         heads: Attention heads of SASRec.
         gru_layers: Layers of GRU4Rec.
         loss: full, in_batch or sampled; none given: the preset's, or full.

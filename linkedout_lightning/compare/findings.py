@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-BACKBONE_LABELS = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "none": "No sequence model"}
+BACKBONE_LABELS = {
+    "sasrec": "SASRec",
+    "gru4rec": "GRU4Rec",
+    "nextitnet": "NextItNet",
+    "none": "No sequence model",
+}
 
 
 def find(results: Mapping[str, Any]) -> list[str]:

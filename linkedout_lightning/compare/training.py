@@ -24,6 +24,13 @@ from linkedout_lightning.evaluation.ranks import target_ranks
 from linkedout_lightning.sequence import SequentialRecommender
 from linkedout_lightning.store import FeatureStore
 
+_BACKBONE_OPTIONS = {
+    "sasrec": {"blocks": "blocks", "heads": "heads"},
+    "gru4rec": {"layers": "gru_layers"},
+    "nextitnet": {"blocks": "blocks"},
+}
+"""Arguments of each sequence model, and the settings that give them."""
+
 
 def evaluate_floor(name: EncoderName, spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Rank by a rule that needs no training.
@@ -162,15 +169,11 @@ def build_model(
         settings=settings,
         seed=spec["seed"],
     )
-    options = (
-        {"blocks": settings["blocks"], "heads": settings["heads"]}
-        if spec["backbone"] == "sasrec"
-        else {"layers": settings["gru_layers"]}
-    )
+    taken = _BACKBONE_OPTIONS[spec["backbone"]]
     return SequentialRecommender(
         encoder,
         spec["backbone"],
-        backbone_options=options,
+        backbone_options={option: settings[name] for option, name in taken.items()},
         max_len=settings["max_len"],
         ks=tuple(settings["ks"]),
         slices=data.popularity_slices(),

@@ -7,7 +7,7 @@ from typing import Any
 
 from linkedout_lightning.errors import ConfigError
 
-BACKBONES = ("sasrec", "gru4rec")
+BACKBONES = ("sasrec", "gru4rec", "nextitnet")
 SPLITS = ("leave_one_out", "temporal", "cold_items")
 LOSSES = ("full", "in_batch", "sampled")
 

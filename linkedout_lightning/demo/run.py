@@ -46,7 +46,7 @@ class DemoConfig:
         steps: Interactions a user.
         world_seed: Seed of clips and users.
         encoders: Rows of the table.
-        backbones: Sequence models: sasrec, gru4rec.
+        backbones: Sequence models: sasrec, gru4rec, nextitnet.
         seeds: One training of each trained row a seed.
         epochs: Most epochs of a row.
         jobs: Rows trained at the same time.

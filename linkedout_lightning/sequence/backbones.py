@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.sequence.gru4rec import GRU4Rec
+from linkedout_lightning.sequence.nextitnet import NextItNet
 from linkedout_lightning.sequence.sasrec import SASRec
 
-BACKBONES = ("sasrec", "gru4rec")
+BACKBONES = ("sasrec", "gru4rec", "nextitnet")
 
 
 @runtime_checkable
@@ -31,7 +32,7 @@ def build_backbone(
     """A backbone by name.
 
     Args:
-        name: ``"sasrec"`` or ``"gru4rec"``.
+        name: ``"sasrec"``, ``"gru4rec"`` or ``"nextitnet"``.
         dim: Size of item vectors and states.
         max_len: Longest input.
         dropout: Dropout inside the backbone.
@@ -48,6 +49,8 @@ def build_backbone(
     try:
         if name == "gru4rec":
             return GRU4Rec(dim, dropout=dropout, **options)
+        if name == "nextitnet":
+            return NextItNet(dim, dropout=dropout, **options)
         return SASRec(dim, max_len=max_len, dropout=dropout, **options)
     except TypeError as error:
         raise ConfigError(f"backbone {name!r} does not take these options: {error}") from error

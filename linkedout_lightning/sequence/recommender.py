@@ -43,8 +43,8 @@ class SequentialRecommender(pl.LightningModule):
 
     Args:
         item_encoder: Module with ``forward(index)``, ``all_items()``, ``dim`` and ``num_items``.
-        backbone: ``"sasrec"``, ``"gru4rec"``, or a module from item vectors ``(B, M, H)`` and mask
-            ``(B, M)`` to states ``(B, M, H)``.
+        backbone: ``"sasrec"``, ``"gru4rec"``, ``"nextitnet"``, or a module from item vectors
+            ``(B, M, H)`` and mask ``(B, M)`` to states ``(B, M, H)``.
         loss: ``"full"`` (softmax over the catalogue), ``"in_batch"`` (MicroLens': over the batch's
             items, corrected for popularity) or ``"sampled"`` (over shared negatives, corrected).
         max_len: Longest input, ``M``.
@@ -54,7 +54,7 @@ class SequentialRecommender(pl.LightningModule):
         warmup_steps: Steps over which the learning rates rise linearly; constant afterwards.
         dropout: Dropout of a backbone given by name.
         backbone_options: Further arguments of a backbone given by name: ``blocks``, ``heads``;
-            ``hidden``, ``layers``.
+            ``hidden``, ``layers``; ``blocks``, ``dilations``, ``kernel``.
         item_counts: ``(N + 1,)`` training interactions by item, for ``in_batch`` and for negatives
             by popularity. By default the data module's ``train_counts``.
         negatives: Draws a batch for ``sampled``.

@@ -6,8 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from linkedout_lightning.sequence import GRU4Rec, SASRec, SequenceBackbone, build_backbone
+from linkedout_lightning.sequence import (
+    BACKBONES,
+    GRU4Rec,
+    NextItNet,
+    SASRec,
+    SequenceBackbone,
+    build_backbone,
+)
 from linkedout_lightning.sequence.backbones import last_state
+from linkedout_lightning.sequence.packing import Packing
 
 DIM, LENGTH = 16, 6
 
@@ -22,10 +30,10 @@ def _build(name: str, **options: object) -> nn.Module:
     return build_backbone(name, DIM, max_len=10, **options)
 
 
-BOTH = pytest.mark.parametrize("name", ["sasrec", "gru4rec"])
+EACH = pytest.mark.parametrize("name", BACKBONES)
 
 
-@BOTH
+@EACH
 def test_train_and_eval_give_the_same_states_without_dropout(name):
     model = _build(name, dropout=0.0)
     x, mask = _padded([0, 1, 3, 6])
@@ -35,7 +43,7 @@ def test_train_and_eval_give_the_same_states_without_dropout(name):
     torch.testing.assert_close(trained, evaluated, rtol=0, atol=0)
 
 
-@BOTH
+@EACH
 def test_dropout_works_in_training_only(name):
     model = _build(name, dropout=0.5)
     x, mask = _padded([4, 6])
@@ -43,7 +51,7 @@ def test_dropout_works_in_training_only(name):
     assert torch.equal(model.eval()(x, mask), model(x, mask))
 
 
-@BOTH
+@EACH
 def test_trimming_padding_changes_nothing(name):
     model = _build(name).eval()
     x, mask = _padded([1, 3, 2], 9)
@@ -51,7 +59,7 @@ def test_trimming_padding_changes_nothing(name):
     torch.testing.assert_close(whole[:, -3:], trimmed, rtol=1e-5, atol=1e-6)
 
 
-@BOTH
+@EACH
 def test_what_stands_in_padding_does_not_matter_and_its_states_are_zero(name):
     model = _build(name).eval()
     x, mask = _padded([0, 2, 6])
@@ -62,7 +70,7 @@ def test_what_stands_in_padding_does_not_matter_and_its_states_are_zero(name):
     assert states.isfinite().all()
 
 
-@BOTH
+@EACH
 def test_states_are_causal(name):
     model = _build(name).eval()
     x, mask = _padded([5, 6])
@@ -73,7 +81,7 @@ def test_states_are_causal(name):
     assert not torch.allclose(before[:, -1], after[:, -1])
 
 
-@BOTH
+@EACH
 def test_users_do_not_see_each_other(name):
     model = _build(name).eval()
     x, mask = _padded([2, 6, 4])
@@ -82,7 +90,7 @@ def test_users_do_not_see_each_other(name):
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
 
 
-@BOTH
+@EACH
 def test_last_state_is_the_last_of_all_states(name):
     model = _build(name).eval()
     x, mask = _padded([0, 1, 4, 6])
@@ -91,7 +99,7 @@ def test_last_state_is_the_last_of_all_states(name):
     )
 
 
-@BOTH
+@EACH
 def test_an_empty_batch_of_items_gives_finite_zero_states_and_gradients(name):
     model = _build(name)
     x, mask = _padded([0, 0])
@@ -101,7 +109,7 @@ def test_an_empty_batch_of_items_gives_finite_zero_states_and_gradients(name):
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-@BOTH
+@EACH
 def test_gradients_reach_every_parameter_and_stay_finite_beside_empty_rows(name):
     model = _build(name)
     x, mask = _padded([0, 3, 6])
@@ -197,6 +205,79 @@ def test_gru4rec_is_the_unbiased_gru_cell_run_from_each_first_item():
             torch.testing.assert_close(found[user, step], state[0], rtol=1e-5, atol=1e-6)
 
 
+def _causal_convolution(sequence: Tensor, conv: nn.Module) -> Tensor:
+    """One user's items ``(length, H)`` through a dilated convolution, sum by sum."""
+    states = []
+    for step in range(len(sequence)):
+        state = conv.bias
+        for k in range(conv.kernel):
+            if step - k * conv.dilation >= 0:
+                weight = conv.weight[:, k * DIM : (k + 1) * DIM]
+                state = state + weight @ sequence[step - k * conv.dilation]
+        states.append(state)
+    return torch.stack(states)
+
+
+def test_nextitnet_is_the_papers_residual_block_run_item_by_item():
+    torch.manual_seed(0)
+    model = NextItNet(DIM, dropout=0.0)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.first_norm.bias.normal_()  # a bias is what would leak out of padding
+            block.second_norm.weight.normal_()
+    assert [b.first.dilation for b in model.blocks] == [1, 4, 1, 4]
+    assert [b.second.dilation for b in model.blocks] == [2, 8, 2, 8]
+    x, mask = _padded([0, 1, 4, 12], 12)
+    found = model(x, mask)
+    for user, length in enumerate((0, 1, 4, 12)):
+        if not length:
+            continue
+        states = x[user, -length:]
+        for block in model.blocks:
+            inner = torch.relu(block.first_norm(_causal_convolution(states, block.first)))
+            outer = torch.relu(block.second_norm(_causal_convolution(inner, block.second)))
+            states = states + outer
+        torch.testing.assert_close(found[user, -length:], states, rtol=1e-5, atol=1e-5)
+
+
+def test_nextitnet_convolution_is_torchs_with_the_future_cut_off():
+    torch.manual_seed(0)
+    conv = NextItNet(DIM, dilations=(3,), blocks=1).blocks[0].first
+    x, mask = _padded([11], 11)
+    weight = conv.weight.view(DIM, 3, DIM).flip(1).transpose(1, 2)  # torch has the oldest first
+    padded = nn.functional.pad(x.transpose(1, 2), (6, 0))
+    expected = nn.functional.conv1d(padded, weight, conv.bias, dilation=3).transpose(1, 2)
+    found = conv(x.flatten(0, 1), Packing(mask))
+    torch.testing.assert_close(found, expected[0], rtol=1e-5, atol=1e-6)
+
+
+def test_nextitnet_has_the_parameters_of_the_published_architecture():
+    # 2 x [1, 4] blocks, each of two convolutions H x H x 3 with bias and two LayerNorms.
+    with torch.device("meta"):
+        model = NextItNet(2048)
+    conv, norm = 3 * 2048 * 2048 + 2048, 2 * 2048
+    assert sum(p.numel() for p in model.parameters()) == 4 * (2 * conv + 2 * norm)
+
+
+def test_nextitnet_sees_thirty_one_items_a_round_and_none_after():
+    model = NextItNet(DIM, blocks=1).eval()
+    x, mask = _padded([40], 40)
+    x.requires_grad_()
+    model(x, mask)[0, 35].sum().backward()
+    seen = (x.grad[0].abs().sum(-1) > 0).nonzero().flatten()
+    assert seen.max() == 35
+    # 2 * (1 + 2 + 4 + 8) before it.
+    assert seen.min() == 5
+
+
+@pytest.mark.parametrize("name", ["sasrec", "nextitnet"])
+def test_dense_equals_packed(name):
+    packed, dense = _build(name).eval(), _build(name, dense=True).eval()
+    dense.load_state_dict(packed.state_dict())
+    x, mask = _padded([0, 1, 4, 6])
+    torch.testing.assert_close(dense(x, mask), packed(x, mask), rtol=1e-5, atol=1e-6)
+
+
 def test_gru4rec_with_another_hidden_size_gives_states_of_the_item_size():
     model = GRU4Rec(DIM, hidden=24, layers=2)
     x, mask = _padded([1, 4])
@@ -208,6 +289,8 @@ def test_wrong_arguments_are_named():
         SASRec(DIM, max_len=5, heads=3)
     with pytest.raises(ValueError, match="must be positive"):
         GRU4Rec(DIM, hidden=0)
+    with pytest.raises(ValueError, match=r"`dilations` is \[0\]"):
+        NextItNet(DIM, dilations=(0,))
     with pytest.raises(ValueError, match="unknown backbone 'bert'"):
         build_backbone("bert", DIM, max_len=5)
     with pytest.raises(ValueError, match=r"does not take these options.*stride"):

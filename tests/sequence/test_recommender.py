@@ -52,7 +52,7 @@ def _loss(model: SequentialRecommender, batch: TrainBatch) -> Tensor:
     return model.training_step(batch, 0)
 
 
-@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec"])
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "nextitnet"])
 def test_full_training_loss_is_the_mean_over_positions_one_by_one(backbone):
     model, batch = _model(backbone=backbone), _train_batch()
     table, terms = model.item_table(), []
@@ -104,7 +104,7 @@ def test_gradients_reach_encoder_and_backbone_and_never_padding(loss):
 
 
 @LOSSES
-@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec"])
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "nextitnet"])
 def test_training_learns_a_rule(loss, backbone):
     """Item i is always followed by i + 1."""
     torch.manual_seed(0)
@@ -144,7 +144,7 @@ def test_scores_are_the_same_with_and_without_the_evaluations_table():
     assert one_by_one.shape == (5, N + 1)
 
 
-@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec"])
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "nextitnet"])
 def test_scores_under_autocast_are_not_rounded_to_ties(backbone):
     model = _model(backbone=backbone).eval()
     inputs = _train_batch(50).items[:, :-1]
