@@ -82,6 +82,10 @@ def extract(
         )
     """
     started = time.monotonic()
+    if config.engine != "local" and tap is not None:
+        raise ConfigError(
+            f"a `tap` stays in this process; with engine={config.engine!r} give `model` alone"
+        )
     items = read_items(
         config.items,
         config.videos,
@@ -93,10 +97,6 @@ def extract(
     )[: config.limit]
     if config.shard is not None:
         items = shard_of(items, config.shard)
-    if config.engine != "local" and tap is not None:
-        raise ConfigError(
-            f"a `tap` stays in this process; with engine={config.engine!r} give `model` alone"
-        )
     job = decide(
         config,
         items,
