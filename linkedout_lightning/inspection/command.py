@@ -15,7 +15,7 @@ class InspectConfig:
 
     Args:
         path: Folder of a feature store, its address in an object store, or a video file.
-        version: Past version of the store; by default the latest.
+        version: Past version of the store, by number or name; by default the latest.
         sample: Items, drawn at random, that the statistics by layer and the search for near
             duplicates go by.
         rows: Items that are searched for dead and duplicate rows, drawn at random where that is
@@ -27,7 +27,7 @@ class InspectConfig:
     """
 
     path: str
-    version: int | None = None
+    version: int | str | None = None
     sample: int = 4096
     rows: int | None = None
     near: float = 0.999

@@ -54,6 +54,9 @@ def check_finite(item_ids: Sequence[str], features: Tensor) -> None:
     Raises:
         NonFiniteError: NaN or infinity; the message names the items.
     """
+    # NaN and infinity survive any sum, and a sum is many times faster than a look at each number.
+    if torch.isfinite(features.sum(dtype=torch.float32)):
+        return
     finite = torch.isfinite(features).flatten(1).all(1)
     if finite.all():
         return

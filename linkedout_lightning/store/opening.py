@@ -8,7 +8,7 @@ from linkedout_lightning.errors import StoreError
 from linkedout_lightning.store import table
 from linkedout_lightning.store.faults import as_store_errors, reason
 from linkedout_lightning.store.spec import StoreSpec
-from linkedout_lightning.store.versions import gone, list_versions
+from linkedout_lightning.store.versions import list_versions, number_of
 
 
 def create_table(where: str, spec: StoreSpec) -> Any | None:
@@ -35,7 +35,7 @@ def create_table(where: str, spec: StoreSpec) -> Any | None:
         raise StoreError(f"cannot create a feature store at {where!r}: {reason(error)}") from error
 
 
-def open_table(where: str, version: int | None = None) -> Any:
+def open_table(where: str, version: int | str | None = None) -> Any:
     """Open a table at its latest version, or at a past one.
 
     Raises:
@@ -54,7 +54,4 @@ def open_table(where: str, version: int | None = None) -> Any:
     if version is None:
         return dataset
     with as_store_errors("open", where):
-        there = list_versions(dataset)
-        if version not in {entry.version for entry in there}:
-            raise gone(version, there, where)
-        return dataset.checkout_version(version)
+        return dataset.checkout_version(number_of(version, list_versions(dataset), where))

@@ -26,6 +26,7 @@ from linkedout_lightning.store.faults import as_store_errors
 from linkedout_lightning.store.opening import create_table, open_table
 from linkedout_lightning.store.reading import StoreBatch, StoredFeatures, StoreReader
 from linkedout_lightning.store.spec import StoreSpec
+from linkedout_lightning.store.versions import number_of
 
 __all__ = ["FeatureStore", "StoreBatch", "StoredFeatures"]
 
@@ -83,13 +84,14 @@ class FeatureStore(StoreReader):
         return cls(dataset, where)
 
     @classmethod
-    def open(cls, path: str | PathLike[str], *, version: int | None = None) -> FeatureStore:
+    def open(cls, path: str | PathLike[str], *, version: int | str | None = None) -> FeatureStore:
         """Open a store for reading and writing, or one of its past versions for reading.
 
         Args:
             path: Folder, or address of an object store.
-            version: A version that :meth:`versions` lists. It is what the store was then, whatever
-                is written meanwhile, until a compaction frees it.
+            version: A version that :meth:`versions` lists, by number or name. It is what the store
+                was then, whatever is written meanwhile, until a compaction frees it; one with a
+                name is never freed.
 
         Raises:
             StoreError: There is none, or it cannot be read, or the version is not there (any more).
@@ -227,6 +229,29 @@ class FeatureStore(StoreReader):
             )
             self._index.update(self._dataset)
         return done
+
+    def tag(self, name: str, *, version: int | None = None) -> None:
+        """Give a version a name, so that compactions keep it; for what a model was trained on.
+
+        Args:
+            name: Letters, digits, dots, dashes and underscores.
+            version: Which; by default the one that this object sees.
+
+        Raises:
+            StoreError: The name is taken or not usable, or there is no such version.
+        """
+        with as_store_errors(f"name a version {name!r} of", self.path):
+            number = number_of(version or self.version, self.versions(), self.path)
+            self._dataset.tags.create(name, number)
+
+    def untag(self, name: str) -> None:
+        """Take a version's name away; the next compaction may free it.
+
+        Raises:
+            StoreError: No version has that name.
+        """
+        with as_store_errors(f"take away the name {name!r} from a version of", self.path):
+            self._dataset.tags.delete(name)
 
     def _delete(self, item_ids: Sequence[str]) -> None:
         table.delete_items(self._dataset, list(dict.fromkeys(item_ids)))

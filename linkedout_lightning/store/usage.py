@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-_FOLDERS = frozenset({"data", "_versions", "_transactions", "_deletions", "_indices", "_refs"})
+_FOLDERS = frozenset({"data", "_versions", "_transactions", "_deletions", "_indices"})
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def disk_usage(dataset: Any, *, visible_rows: int) -> DiskUsage:
 
 
 def _needed_by(path: str, current: set[str], past: set[str]) -> str:
-    # The hint names the latest version; Lance counts it to none of them.
-    if path in current or path == "_versions/latest_version_hint.json":
+    # The hint and the names of versions belong to none of them, and to the store.
+    if path in current or path.startswith(("_versions/latest_version_hint", "_refs/")):
         return "current"
     if path in past:
         return "past"

@@ -20,31 +20,51 @@ class StoreVersion:
         version: Its number, for :meth:`FeatureStore.open`.
         timestamp: When it was written, in UTC.
         rows: Entries that it holds: items, failures, and what later ones of the same id replaced.
+        names: Names that :meth:`FeatureStore.tag` gave it; compactions keep it then.
     """
 
     version: int
     timestamp: datetime
     rows: int
+    names: tuple[str, ...] = ()
 
 
 def list_versions(dataset: Any) -> list[StoreVersion]:
     """Versions of a Lance table that still exist, the oldest first."""
+    names: dict[int, list[str]] = {}
+    for name, tag in sorted(dataset.tags.list().items()):
+        names.setdefault(int(tag["version"]), []).append(name)
     return [
         StoreVersion(
             version=int(entry["version"]),
             # Lance tells local time without saying so.
             timestamp=entry["timestamp"].astimezone(UTC),
             rows=int(entry["metadata"].get("total_rows", 0)),
+            names=tuple(names.get(int(entry["version"]), ())),
         )
         for entry in dataset.versions()
     ]
 
 
-def gone(version: int, there: Sequence[StoreVersion], where: str) -> StoreError:
+def number_of(version: int | str, there: Sequence[StoreVersion], where: str) -> int:
+    """Number of a version that is given by number or name.
+
+    Raises:
+        StoreError: It is not there (any more).
+    """
+    for entry in there:
+        if version == entry.version or version in entry.names:
+            return entry.version
+    raise gone(version, there, where)
+
+
+def gone(version: int | str, there: Sequence[StoreVersion], where: str) -> StoreError:
     """The error for a version that is not there (any more), with those that are."""
-    numbers = [entry.version for entry in there]
+    words = in_words([entry.version for entry in there])
+    if names := [name for entry in there for name in entry.names]:
+        words += f", with names {', '.join(map(repr, names))}"
     return StoreError(
-        f"the feature store at {where!r} has no version {version}; it has {in_words(numbers)} "
+        f"the feature store at {where!r} has no version {version!r}; it has {words} "
         "(a compaction frees old ones: see its `keep`)"
     )
 

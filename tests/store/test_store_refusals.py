@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from store_rows import make_spec, rows
 
 from linkedout_lightning.errors import NonFiniteError, StoreError, StoreSpecError, UnknownItemError
@@ -27,6 +28,22 @@ def test_nan_is_rejected_with_its_item(store: FeatureStore) -> None:
     with pytest.raises(NonFiniteError, match=r"2 of 3 items.*'b', 'c'"):
         store.append(list("abc"), features, mask)
     assert len(FeatureStore.open(store.path)) == 0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_large_numbers_are_finite_and_opposite_infinities_are_not(
+    tmp_path: Path, dtype: str
+) -> None:
+    spec = make_spec(dtype=dtype)
+    store = FeatureStore.create(tmp_path / "f", spec)
+    features, mask = rows(4)
+    features = features.to(spec.torch_dtype)
+    features[:2] = torch.finfo(spec.torch_dtype).max
+    store.append(list("abcd"), features, mask)
+    assert torch.equal(store.get(list("abcd")).features, features)
+    features[3, 0, 0, :2] = torch.tensor([float("inf"), -float("inf")])
+    with pytest.raises(NonFiniteError, match=r"1 of 4 items.*'h'"):
+        store.append(list("efgh"), features, mask)
 
 
 @pytest.mark.parametrize(

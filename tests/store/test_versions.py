@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -187,3 +188,54 @@ def test_writes_survive_that_their_version_is_freed(
     assert store.failures == {"x": "empty"}
     found = store.get(list("bcde")).features
     assert equal_bits(found, features[[5, 2, 3, 4]])
+
+
+def test_a_copy_made_in_the_middle_of_writing_is_a_store(
+    store: FeatureStore, tmp_path: Path
+) -> None:
+    """A backup copies files in the order of their names, while appends go on."""
+    features, mask = rows(20)
+    store.append(["0"], features[:1], mask[:1])
+    copy, count = tmp_path / "copy", 1
+    for file in sorted(Path(store.path).rglob("*")):
+        if file.is_file():
+            target = copy / file.relative_to(store.path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+            store.append([str(count)], features[count : count + 1], mask[count : count + 1])
+            count += 1
+    backup = FeatureStore.open(copy)
+    assert equal_bits(backup.get(["0"]).features, features[:1])
+    backup.append(["new"], features[:1], mask[:1])
+    assert "new" not in store.refresh()
+
+
+def test_a_version_with_a_name_stays(store: FeatureStore) -> None:
+    for i in range(3):
+        store.append([str(i)], *rows(1))
+    store.tag("trained-1", version=2)
+    store.tag("all")
+    store.append(["9"], *rows(1))
+    store.compact(keep=AT_ONCE)
+    listed = {entry.version: entry.names for entry in store.versions()}
+    assert listed == {2: ("trained-1",), 4: ("all",), store.version: ()}
+    assert store.disk_usage().past > store.disk_usage().loose == 0
+    for version in (2, "trained-1"):
+        assert FeatureStore.open(store.path, version=version).item_ids == ["0"]
+    named = FeatureStore.open(store.path, version="all")
+    assert pickle.loads(pickle.dumps(named)).item_ids == list("012")
+    with pytest.raises(
+        StoreError, match=r"no version 'x'; it has 2, 4, \d+, with names 'trained-1'"
+    ):
+        FeatureStore.open(store.path, version="x")
+    with pytest.raises(StoreError, match="cannot name a version 'all'"):
+        store.tag("all")
+    with pytest.raises(StoreError, match="cannot name a version 'a b'"):
+        store.tag("a b")
+    with pytest.raises(StoreError, match="no version 3"):
+        store.tag("three", version=3)
+    store.untag("trained-1")
+    with pytest.raises(StoreError, match="'trained-1'"):
+        store.untag("trained-1")
+    store.compact(keep=AT_ONCE)
+    assert [entry.version for entry in store.versions()] == [4, store.version]
