@@ -164,9 +164,9 @@ def model_types() -> list[str]:
 
 def proven() -> list[str]:
     """Families that the tests hold against ``output_hidden_states=True``."""
-    from tiny_models import IMAGE_FAMILIES, VIDEO_FAMILIES
+    from tiny_models import ASSEMBLIES, IMAGE_FAMILIES, VIDEO_FAMILIES
 
-    return sorted((*VIDEO_FAMILIES, *IMAGE_FAMILIES))
+    return sorted((*VIDEO_FAMILIES, *IMAGE_FAMILIES, *ASSEMBLIES))
 
 
 def look_at(model_type: str) -> Finding:

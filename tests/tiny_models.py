@@ -12,6 +12,7 @@ from typing import Any
 
 import tiny_images
 import tiny_llava
+import tiny_omni
 import tiny_qwen
 import torch
 from tiny_parts import BLOCKS, HIDDEN, byte_tokenizer, chat, text_settings
@@ -57,6 +58,7 @@ _VIDEO: dict[str, Callable[[], tuple[Any, Any]]] = {
     "internvl": tiny_llava.internvl,
     "perception_lm": tiny_llava.perception_lm,
     "smolvlm": tiny_images.smolvlm,
+    "gemma4": tiny_omni.gemma4,
 }
 _IMAGES: dict[str, Callable[[], tuple[Any, Any]]] = {
     "idefics2": tiny_images.idefics2,
@@ -66,12 +68,15 @@ _IMAGES: dict[str, Callable[[], tuple[Any, Any]]] = {
     "ovis2": tiny_images.ovis2,
 }
 
-FAMILIES = {"llama": _llama, "gpt2": _gpt2} | _VIDEO | _IMAGES
+ASSEMBLIES = {"qwen2_5_omni": tiny_omni.qwen2_5_omni}
+"""Families whose model holds the one that reads beside others."""
+
+FAMILIES = {"llama": _llama, "gpt2": _gpt2} | _VIDEO | _IMAGES | ASSEMBLIES
 """Families by name; text models and most that read frames as images need no torchvision."""
 
 VIDEO_FAMILIES = tuple(_VIDEO)
 IMAGE_FAMILIES = tuple(_IMAGES)
-NEEDS_TORCHVISION = (*VIDEO_FAMILIES, "mistral3")
+NEEDS_TORCHVISION = (*VIDEO_FAMILIES, *ASSEMBLIES, "mistral3")
 
 
 def build_tiny_video_llm(folder: Path, family: str = "idefics3", *, seed: int = 0) -> Path:
@@ -96,4 +101,6 @@ def build_tiny_video_llm(folder: Path, family: str = "idefics3", *, seed: int = 
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    if family in ASSEMBLIES:
+        torch.save({}, folder / "spk_dict.pt")  # the voices, without which none is loaded
     return folder

@@ -182,7 +182,20 @@ class InputBuilder:
             elif videos:
                 options |= images_of(videos, self.processor)
         encoded = self.processor(**options)
-        return {name: value for name, value in encoded.items() if isinstance(value, Tensor)}
+        wanted = self.argument_names | {"offset_mapping", "video_grid_thw"}
+        return {
+            name: self._tensor(name, value) for name, value in encoded.items() if name in wanted
+        }
+
+    def _tensor(self, name: str, value: Any) -> Tensor:
+        """What ``forward`` takes, as a tensor: a silently dropped one would change the features."""
+        try:
+            return value if isinstance(value, Tensor) else torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"{type(self.processor).__name__} gives `{name}` as {type(value).__name__}, which "
+                "is no tensor, and the model wants it: this processor does not fit the tap"
+            ) from error
 
     def _expansion(self, text: str, offsets: Tensor) -> int:
         """By how many characters the processor lengthened a text in front of the prompt.

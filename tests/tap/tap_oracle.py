@@ -42,13 +42,14 @@ def load(folder: Path) -> tuple[Any, Any]:
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder)
-    sees = hasattr(config, "vision_config")
+    sees = any(hasattr(config, part) for part in ("vision_config", "thinker_config"))
     model = transformers.AutoModelForMultimodalLM if sees else transformers.AutoModelForCausalLM
     processor = transformers.AutoProcessor if sees else transformers.AutoTokenizer
     loaded = processor.from_pretrained(folder)
     if hasattr(loaded, "image_processor"):
         loaded.image_processor.do_image_splitting = False
-    return model.from_pretrained(folder, dtype=torch.float32).eval(), loaded
+    made = model.from_pretrained(folder, dtype=torch.float32).eval()
+    return getattr(made, "thinker", made), loaded
 
 
 def encode(processor: Any, items: list[TapInput], *, side: str = "left") -> dict[str, Any]:
@@ -155,7 +156,7 @@ def positions(model: Any, processor: Any, row: list[int], i: TapInput) -> dict[s
 Places = list[list[int]]
 """Positions of a slot's tokens by step of time; a slot that knows no time has one step."""
 
-MERGES_PAIRS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v")
+MERGES_PAIRS = ("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni_thinker", "qwen3_vl", "qwen3_5", "glm4v")
 """Families that merge two frames into one step of time."""
 
 

@@ -66,6 +66,14 @@ def test_equals_hidden_states_pooled_by_hand(tiny_video_llm: Tiny, family: str, 
     check(tap, folder, groups, side=side)
 
 
+def test_of_an_assembly_the_part_that_reads_is_tapped(tiny_video_llm: Tiny) -> None:
+    folder = tiny_video_llm("qwen2_5_omni")
+    tap = tap_of(folder)
+    assert type(tap.model).__name__ == "Qwen2_5OmniThinkerForConditionalGeneration"
+    # One video, as its processor enlarges every one to 100,000 pixels.
+    check(tap, folder, [[item("a", "A cat", frames(4))], [item("b", "None at all")]], side="left")
+
+
 def test_spans_of_a_pruned_video_are_spans_of_time(tiny_video_llm: Tiny) -> None:
     # VideoLLaMA3 drops the tokens of a frame that look as they did in the frame before.
     folder = tiny_video_llm("video_llama_3")
