@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from linkedout_lightning.compare.files import content_digest, digest
 from linkedout_lightning.compare.names import EncoderName
-from linkedout_lightning.compare.tunables import OF_ENCODER, OF_TRAINING
+from linkedout_lightning.compare.tunables import LATER, OF_ENCODER, OF_TRAINING
 from linkedout_lightning.errors import ConfigError, DataError
 from recbole_adapters.compat import require_recbole, session
 from recbole_adapters.launcher import Request
@@ -56,7 +56,7 @@ _NATIVE = (
     "interactions", "preset", "format", "split", "duplicates", "valid_share", "test_share",
     "cold_share", "split_seed", "min_len", "user_column", "item_column", "time_column", "blocks",
     "heads", "gru_layers", "loss", "negatives", "weight_decay", "dropout", "gradient_clip",
-    "precision",
+    "precision", "layers", "slots", "id_fusion",
 )  # fmt: skip
 _SPELLED = {"SASRec": "sasrec", "GRU4Rec": "gru4rec"}  # as the native engine has them
 _METRICS = {"HR": "Hit", "NDCG": "NDCG", "MRR": "MRR"}
@@ -290,8 +290,11 @@ def _refuse_native(config: CompareConfig) -> None:
     defaults = {name: field.default for name, field in config.__dataclass_fields__.items()}
     for name in _NATIVE:
         if getattr(config, name) != defaults[name]:
-            instead = "`dataset`" if name == "interactions" else "RecBole's own key in "
-            instead += "" if name == "interactions" else "`recbole_settings`"
+            instead = "RecBole's own key in `recbole_settings`"
+            if name == "interactions":
+                instead = "`dataset`"
+            elif name in LATER:
+                instead = "none; `linkedout recbole` takes it in its section `linkedout:`"
             raise ConfigError(
                 f"`{name}` is {getattr(config, name)!r}, which the native engine reads; with the "
                 f"engine recbole give {instead}"

@@ -49,12 +49,12 @@ class ItemEncoderOptions:
 
     Args:
         encoder: linkedout, or a control by the names of `linkedout compare` (random, shuffled,
-            last, layer:<k>, mean, concat, weighted-sum, dff), with +id for a learned ID vector
-            beside it; id leaves the model as RecBole made it; identity is a trainable copy of its
-            own table.
+            last, layer:<k>, mean, concat, weighted-sum, dff, mlp), with +id for a learned ID
+            vector beside it; id leaves the model as RecBole made it; identity is a trainable copy
+            of its own table.
         store: Feature store; item tokens of the dataset are looked up among its item ids.
         layers: Layers of the store to use; none given: all.
-        fuser: moe, last, layer:<k>, mean, concat, weighted-sum or dff.
+        fuser: moe, last, layer:<k>, mean, concat, weighted-sum, dff or mlp.
         dim: Width of the item vectors; none given: that of the model's own table. With another
             width a linear map stands between.
         rank: Size of a whitened token.

@@ -53,7 +53,8 @@ class CompareConfig:
         store: Feature store that linkedout and its controls read.
         stores: Further feature stores by name; each name is an encoder of its own.
         encoders: Rows: popularity, cooccurrence, id, id-dropout, linkedout, random, shuffled, last,
-            layer:<k>, mean, concat, weighted-sum, dff, names in `stores`; +id adds an ID vector.
+            layer:<k>, layer:* for one row a layer, mean, concat, weighted-sum, dff, mlp, names in
+            `stores`; +id adds an ID vector.
         backbones: Sequence models: sasrec, gru4rec, nextitnet; with the engine recbole any
             sequential model by RecBole's name, such as BERT4Rec.
         seeds: One run of each trained cell a seed.
@@ -76,12 +77,16 @@ class CompareConfig:
         time_column: Name of the time column; none given: the format's own.
         dim: Size of an item vector; none given: 128. With the engine recbole the model's own
             hidden_size or embedding_size; none given: as the model has it.
+        layers: Layers of the store that encoders read; none given: all.
+        slots: Token groups of the store that encoders read; none given: all.
         rank: Size of a whitened token.
         compressor: Layer token compressor: latent, mlp or mean.
         queries: Learned queries of the latent compressor.
         top_k: Layers that an item's gate keeps; none given: all.
         temperature: Temperature of the gate.
         balance_weight: Weight of the gate's load-balance loss.
+        id_fusion: How the ID vector of an encoder with +id joins: add, concat or gate; none leaves
+            it out.
         id_dropout: How often the ID vector is hidden in training where features stand beside it.
         item_dropout: How often the encoder id-dropout hides an item's ID in training.
         expert_dropout: Dropout inside the layers' experts.
@@ -169,12 +174,15 @@ class CompareConfig:
     item_column: str | None = None
     time_column: str | None = None
     dim: int | None = None
+    layers: tuple[int, ...] | None = None
+    slots: tuple[str, ...] | None = None
     rank: int = 256
     compressor: str = "latent"
     queries: int = 2
     top_k: int | None = None
     temperature: float = 1.0
     balance_weight: float = 0.0
+    id_fusion: str = "concat"
     id_dropout: float = 0.2
     item_dropout: float = 0.2
     expert_dropout: float = 0.0

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from linkedout_lightning.compare.names import EncoderName
 from linkedout_lightning.encoders import IDItemEncoder, LinkedOutItemEncoder
 from linkedout_lightning.encoders.sources import FeatureStoreLike, StoreSpecLike
+from linkedout_lightning.encoders.views import SlotsView
 
 _BLOCK = 256
 _OPTIONS = (
@@ -114,7 +115,7 @@ def build_encoder(
         store: Its features; None for the ID rows.
         item_ids: The catalogue, N ids.
         train_items: ``(N + 1,)`` bool, items that occur in training.
-        settings: The cell's settings.
+        settings: The cell's settings; `layers`, `slots` and `id_fusion` may be left out.
         seed: Seed of the controls' noise.
 
     Raises:
@@ -130,7 +131,9 @@ def build_encoder(
             id_dropout=settings["item_dropout"],
             train_items=train_items,
         )
-    fuser, use_layers = "moe", None
+    if settings.get("slots"):
+        store = SlotsView(store, settings["slots"])
+    fuser, use_layers = "moe", settings.get("layers")
     if settings["named_store"] or name.base == "linkedout":
         pass
     elif name.base == "random":
@@ -138,7 +141,7 @@ def build_encoder(
     elif name.base == "shuffled":
         store = ShuffledFeatures(store, item_ids, seed=seed)
     elif name.base == "last":
-        layers = list(store.spec.layers)
+        layers = list(use_layers or store.spec.layers)
         use_layers = [max(layers)] * len(layers)
     else:
         fuser = name.base
@@ -146,8 +149,11 @@ def build_encoder(
     options = {option: settings[option] for option in _OPTIONS}
     if fuser == "moe":
         options |= {"top_k": settings["top_k"], "temperature": settings["temperature"]}
-    if fuser != "dff":  # which is defined with a gate on the ID
-        options["id_fusion"] = "concat" if name.with_id else "none"
+    id_fusion = settings.get("id_fusion") or "concat"
+    if fuser != "dff":
+        options["id_fusion"] = id_fusion if name.with_id else "none"
+    elif id_fusion == "none":  # else as it is defined, with a gate on the ID
+        options["id_fusion"] = "none"
     return LinkedOutItemEncoder(
         store,
         item_ids,

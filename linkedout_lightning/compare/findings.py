@@ -30,6 +30,8 @@ def find(results: Mapping[str, Any]) -> list[str]:
             sentences += _against_baseline(results, candidate, backbone, metric)
         for candidate in candidates:
             sentences += _against_controls(results, candidate, backbone, metric)
+        for with_id in (False, True):
+            sentences += _best_layer(results, backbone, metric, with_id=with_id)
         sentences += _floor_check(results, backbone, metric)
     if not sentences:
         sentences.append("Nothing was compared: no baseline, or no other row, was finished.")
@@ -136,9 +138,14 @@ def _against_controls(
 ) -> list[str]:
     """Which controls a row beats, and which it does not."""
     groups: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
+    passed_over: set[str] = set()  # single layers that the validation would not have chosen
+    for with_id in (False, True):
+        passed_over |= set(_single_layers(results, backbone, with_id=with_id)[1:])
     for name, encoder in results["encoders"].items():
         test = compared(results, candidate, name, backbone, metric)
-        if test is not None and encoder["kind"] in ("control", "fusion"):
+        if test is None or name in passed_over:
+            continue
+        if encoder["kind"] in ("control", "fusion"):
             phrase = f"{_inside(encoder['label'])} ({percent(test['relative'])})"
             groups[verdict(test)].append(phrase)
     label = results["encoders"][candidate]["label"]
@@ -157,6 +164,31 @@ def _against_controls(
     ]  # fmt: skip
     where = BACKBONE_LABELS.get(backbone, backbone)
     return [f"Controls for {label} with {where}: {'; '.join(parts)}."]
+
+
+def _single_layers(results: Mapping[str, Any], backbone: str, *, with_id: bool) -> list[str]:
+    """The rows ``layer:<k>``, the one with the best validation figure first."""
+    values: dict[str, list[float]] = {}
+    for cell in results["cells"]:
+        name: str = cell["encoder"]
+        ours = name.startswith("layer:") and name.endswith("+id") == with_id
+        if ours and cell["backbone"] == backbone and cell["best_value"] is not None:
+            values.setdefault(name, []).append(cell["best_value"])
+    return sorted(values, key=lambda name: -sum(values[name]) / len(values[name]))
+
+
+def _best_layer(
+    results: Mapping[str, Any], backbone: str, metric: str, *, with_id: bool
+) -> list[str]:
+    names = _single_layers(results, backbone, with_id=with_id)
+    if len(names) < 2:
+        return []
+    best = _rows(results)[names[0], backbone]
+    label = results["encoders"][names[0]]["label"]
+    return [
+        f"Of {len(names)} single layers with {BACKBONE_LABELS.get(backbone, backbone)}, the "
+        f"validation chooses {_inside(label)} ({metric} {_mean(best, metric):.4f})."
+    ]
 
 
 def _floor_check(results: Mapping[str, Any], backbone: str, metric: str) -> list[str]:

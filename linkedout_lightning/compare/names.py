@@ -19,9 +19,13 @@ FUSIONS = {
     "concat": "Concatenated layers",
     "weighted-sum": "Weighted sum of layers",
     "dff": "DFF",
+    "mlp": "Wide MLP",
 }
+EVERY_LAYER = "layer:*"
+"""Stands for one row `layer:<k>` for each layer of the store."""
 PATTERN = "popularity, cooccurrence, id, id-dropout, linkedout, random, shuffled, last, \
-layer:<k>, mean, concat, weighted-sum, dff, a name in `stores`; with +id those that read features"
+layer:<k>, layer:*, mean, concat, weighted-sum, dff, mlp, a name in `stores`; with +id those that \
+read features"
 
 _MEANING = {
     "popularity": "the most popular items of the training data, the same list for everybody",
@@ -36,6 +40,8 @@ _MEANING = {
     "concat": "the same experts side by side, one linear map",
     "weighted-sum": "the same experts, one learned weight a layer for all items",
     "dff": "weighted sum of layers, ReLU, and a sigmoid gate with the ID (arXiv 2512.21863)",
+    "mlp": "one MLP over the tokens of all layers, with the parameters of LinkedOut's experts and "
+    "gate",
 }
 
 
@@ -88,8 +94,8 @@ def parse_encoder(name: str, *, stores: Collection[str] = ()) -> EncoderName:
     Example:
         >>> parse_encoder("layer:16+id").label
         'ID + layer 16 only'
-        >>> parse_encoder("random").kind
-        'control'
+        >>> parse_encoder("mlp").kind
+        'fusion'
     """
     base, plus, suffix = name.partition("+")
     with_id = suffix == "id"
@@ -113,6 +119,8 @@ def parse_encoder(name: str, *, stores: Collection[str] = ()) -> EncoderName:
         kind, label = "control", CONTROLS[base]
     elif base in FUSIONS:
         kind, label = "fusion", FUSIONS[base]
+    elif base == EVERY_LAYER:
+        kind, label, meaning = "control", "Each layer alone", "one row a layer of the store"
     elif match := re.fullmatch(r"layer:(-?\d+)", base):
         kind, label = "control", f"Layer {match[1]} only"
         meaning = f"the expert of layer {match[1]} alone, no fusion"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from linkedout_lightning.compare.files import content_digest
 from linkedout_lightning.compare.tunables import (
     BACKBONES,
+    LATER,
     NATIVE_DEFAULTS,
     PRESETS,
     TUNABLE,
@@ -103,6 +104,8 @@ def settings(
         chosen["named_store"] = config.encoder(encoder).base in config.stores
         if config.precision != DEFAULT_PRECISION:
             chosen["precision"] = config.precision
+        reads = config.encoder(encoder).wants_features
+        chosen = {n: v for n, v in chosen.items() if n not in LATER or (reads and v != LATER[n])}
     return chosen
 
 

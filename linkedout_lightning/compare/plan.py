@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from linkedout_lightning import __version__
 from linkedout_lightning.compare.config import CompareConfig
 from linkedout_lightning.compare.engines import planner
 from linkedout_lightning.compare.files import digest, read_json
+from linkedout_lightning.compare.names import EVERY_LAYER
 from linkedout_lightning.errors import ConfigError
 
 NO_BACKBONE = "none"
@@ -82,6 +84,39 @@ class Cell:
 
 
 _NOT_RESULT = ("interactions", "data_path", "gpu_id", "store", "accelerator", "keep_checkpoints")
+
+
+def with_every_layer(config: CompareConfig) -> CompareConfig:
+    """The same comparison with a row for each layer of the store in place of ``layer:*``.
+
+    Raises:
+        StoreError: There is no feature store.
+    """
+    if all(config.encoder(name).base != EVERY_LAYER for name in config.encoders):
+        return config
+    from linkedout_lightning.store import FeatureStore
+
+    # A configuration with such a row has a store, by its own checks.
+    layers = config.layers or FeatureStore.open(str(config.store)).spec.layers
+    rows: list[str] = []
+    for name in config.encoders:
+        of_all = config.encoder(name).base == EVERY_LAYER
+        rows += [name.replace("*", str(layer)) for layer in layers] if of_all else [name]
+    return replace(
+        config,
+        encoders=tuple(dict.fromkeys(rows)),
+        overrides=_for_every_layer(config.overrides, layers),
+    )
+
+
+def _for_every_layer(
+    overrides: dict[str, dict[str, Any]], layers: Sequence[int]
+) -> dict[str, dict[str, Any]]:
+    return {
+        key.replace("*", str(layer)): changes
+        for key, changes in overrides.items()
+        for layer in (layers if "*" in key else layers[:1])
+    }
 
 
 def plan(config: CompareConfig) -> list[Cell]:

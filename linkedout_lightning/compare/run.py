@@ -13,7 +13,7 @@ from linkedout_lightning.compare.display import choose_display
 from linkedout_lightning.compare.environment import available_cores
 from linkedout_lightning.compare.files import write_json, write_text
 from linkedout_lightning.compare.markdown import render_markdown, render_terminal
-from linkedout_lightning.compare.plan import plan
+from linkedout_lightning.compare.plan import plan, with_every_layer
 from linkedout_lightning.compare.processes import run_cells
 from linkedout_lightning.compare.results import collect
 from linkedout_lightning.errors import ConfigError
@@ -71,6 +71,7 @@ def compare(config: CompareConfig, *, progress: bool = True) -> Comparison:
         from linkedout_lightning.compare.report import check_installed
 
         check_installed()  # before hours of training, not after
+    config = with_every_layer(config)
     cells = plan(config)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)

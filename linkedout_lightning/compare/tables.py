@@ -99,14 +99,15 @@ def accuracy_table(results: Mapping[str, Any], backbone: str) -> Table:
             line.append(_gain(test))
         cold = row["slices"].get("cold", {}).get(main_metric(results))
         line.append(TableCell(spread(cold) if cold else "–"))
+        line.append(TableCell(f"{row['parameters']:,}"))
         table.append(line)
     against = [f"against {encoders[baseline]['label']}"] if baseline in encoders else []
     parts = ["mean ± standard deviation over seeds", "95 % interval over users"]
     parts += [f"change of {main_metric(results)} {phrase}" for phrase in against]
-    parts.append(f"{main_metric(results)} of cold items")
+    parts += [f"{main_metric(results)} of cold items", "trainable parameters"]
     return Table(
         caption=f"{BACKBONE_LABELS.get(backbone, backbone)}: {', '.join(parts)}",
-        columns=["", *metrics, *against, f"cold {main_metric(results)}"],
+        columns=["", *metrics, *against, f"cold {main_metric(results)}", "parameters"],
         rows=table,
         kinds=[encoders[row["encoder"]]["kind"] for row in rows],
     )

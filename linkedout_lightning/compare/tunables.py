@@ -31,9 +31,14 @@ OF_ENCODER = (
 OF_TRAINING = ("lr", "batch_size", "epochs", "patience")
 """Settings of the training that every engine has."""
 
+LATER: dict[str, Any] = {"layers": None, "slots": None, "id_fusion": "concat"}
+"""Settings that came after cells had been finished, and the values that those cells had: at these
+they are no part of a cell, whose fingerprint stays what it was."""
+
 TUNABLE = (
     *OF_ENCODER,
     *OF_TRAINING,
+    *LATER,
     "blocks",
     "heads",
     "gru_layers",
@@ -116,6 +121,11 @@ _CHOICES = {
     "missing": ("error", "zero", "mean"),
     "output_norm": ("none", "layer", "unit"),
     "compressor": ("latent", "mlp", "mean"),
+    "id_fusion": ("none", "add", "concat", "gate"),
+}
+_NAMES: dict[str, tuple[type, str]] = {
+    "layers": (int, "layers of the store by their numbers"),
+    "slots": (str, "slots of the store by their names"),
 }
 
 
@@ -141,6 +151,14 @@ def check_settings(values: Mapping[str, Any], *, where: str) -> None:
     for name, legal in _CHOICES.items():
         if values.get(name) is not None:
             one_of(f"{where}{name}", values[name], legal)
+    for name, (member, what) in _NAMES.items():
+        chosen = values.get(name)
+        if chosen is not None and (
+            not isinstance(chosen, (list, tuple))
+            or not chosen
+            or any(isinstance(c, bool) or not isinstance(c, member) for c in chosen)
+        ):
+            raise ConfigError(f"`{where}{name}` is {chosen!r}; give a list of {what}, or none")
 
 
 def one_of(name: str, value: Any, legal: Any) -> None:

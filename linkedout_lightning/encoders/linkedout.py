@@ -26,9 +26,9 @@ from linkedout_lightning.encoders.options import (
 )
 from linkedout_lightning.encoders.sources import FeatureStoreLike, TensorStore
 from linkedout_lightning.errors import ConfigError, NonFiniteError
-from linkedout_lightning.fusion.compressors import build_compressor
-from linkedout_lightning.fusion.fusers import Fused, build_fuser, load_balance
+from linkedout_lightning.fusion.fusers import Fused, load_balance
 from linkedout_lightning.fusion.whitening import Whitening
+from linkedout_lightning.fusion.wide import build_fusion
 
 
 class LinkedOutItemEncoder(nn.Module):
@@ -74,7 +74,8 @@ class LinkedOutItemEncoder(nn.Module):
         hidden: Width of the experts' MLP, by default H.
         old_slots: For ``mlp``, slots by name or position; by default those not in ``new_slots``.
         new_slots: For ``mlp``; by default the slots named ``generated…``, else ``last``.
-        fuser: ``moe``, ``last``, ``layer:<k>``, ``mean``, ``concat``, ``weighted-sum``, ``dff``.
+        fuser: ``moe``, ``last``, ``layer:<k>``, ``mean``, ``concat``, ``weighted-sum``, ``dff``, or
+            ``mlp``, one MLP over all tokens with the parameters of ``moe`` and its experts.
         top_k: Layers an item uses, for ``moe``; None: all.
         temperature: Of the gate, for ``moe``.
         balance_weight: Weight of the gate's balance loss in :meth:`auxiliary_loss`.
@@ -172,13 +173,10 @@ class LinkedOutItemEncoder(nn.Module):
             power=whitening_power, epsilon=shrinkage,
         )  # fmt: skip
         old, new = pick_pair(self.slots, old_slots, new_slots) if compressor == "mlp" else ((), ())
-        self.compressor = build_compressor(
-            compressor, **sizes, features=self.whitening.rank, dim=dim, queries=queries,
-            old=old, new=new, hidden=hidden, dropout=dropout,
+        self.compressor, self.fuser = build_fusion(
+            compressor, fuser, **sizes, features=self.whitening.rank, dim=dim, queries=queries,
+            old=old, new=new, hidden=hidden, dropout=dropout, top_k=top_k, temperature=temperature,
         )  # fmt: skip
-        self.fuser = build_fuser(
-            fuser, layers=len(positions), dim=dim, top_k=top_k, temperature=temperature
-        )
         # One element and not a scalar: FSDP refuses parameters without a dimension.
         self.scale = nn.Parameter(torch.full((1,), dim**-0.5))
         if id_fusion is None:
@@ -276,14 +274,14 @@ class LinkedOutItemEncoder(nn.Module):
             ``(…, L)`` in the order of :attr:`layers`; rows sum to 1, padding's to 0.
 
         Raises:
-            ConfigError: The fuser is ``concat``, which has no such share.
+            ConfigError: The fuser is ``concat`` or ``mlp``, which have no such share.
             DataError: Not integers, or out of range.
         """
         check_index(item_index, self.num_items)
         rows = item_index.reshape(-1)
         weights = self._fuse(*self._table.tokens(self.whitening).take(rows, self._dtype)).weights
         if weights is None:
-            raise ConfigError("the fuser 'concat' has no weight a layer; 'moe' has")
+            raise ConfigError("the fuser 'concat' has no weight a layer, nor 'mlp'; 'moe' has")
         weights = weights.masked_fill((rows == 0).unsqueeze(-1), 0.0)
         return weights.view(*item_index.shape, len(self.layers))
 

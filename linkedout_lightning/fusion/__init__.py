@@ -27,6 +27,7 @@ from linkedout_lightning.fusion.fusers import (
 from linkedout_lightning.fusion.geometry import effective_rank, mean_cosine
 from linkedout_lightning.fusion.moments import TokenMoments
 from linkedout_lightning.fusion.whitening import Whitening
+from linkedout_lightning.fusion.wide import WideMLP, build_fusion
 
 __all__ = [
     "COMPRESSORS",
@@ -41,8 +42,10 @@ __all__ = [
     "TokenMoments",
     "WeightedSumFuser",
     "Whitening",
+    "WideMLP",
     "build_compressor",
     "build_fuser",
+    "build_fusion",
     "effective_rank",
     "load_balance",
     "mean_cosine",

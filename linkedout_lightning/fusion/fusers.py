@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.fusion.stacked import StackedLinear
 
-FUSERS = ("moe", "last", "layer:<k>", "mean", "concat", "weighted-sum", "dff")
+FUSERS = ("moe", "last", "layer:<k>", "mean", "concat", "weighted-sum", "dff", "mlp")
 
 
 class Fused(NamedTuple):

@@ -41,6 +41,9 @@ def config(**changes):
         ({"overrides": {"oracle": {"lr": 0.1}}}, "`overrides` has 'oracle'"),
         ({"overrides": {"id": {"learning_rate": 0.1}}}, "has 'learning_rate'; give one of: dim"),
         ({"overrides": {"id": {"lr": -1.0}}}, re.escape("`overrides['id'].lr` is -1.0")),
+        ({"layers": ()}, r"`layers` is \(\); give a list of layers"),
+        ({"slots": (1,)}, "give a list of slots of the store by their names"),
+        ({"id_fusion": "sum"}, "`id_fusion` has 'sum'; give one of: none, add"),
         ({"overrides": {"id": 3}}, "give settings by name"),
         ({"simulation_note": "n"}, "`simulated` is false"),
     ],
@@ -101,6 +104,9 @@ def test_every_field_is_documented_for_the_command_line():
         ("random+id", "ID + random features", "control", True, True),
         ("layer:-1", "Layer -1 only", "control", True, False),
         ("dff", "DFF", "fusion", True, True),
+        ("mlp", "Wide MLP", "fusion", True, False),
+        ("mlp+id", "ID + wide MLP", "fusion", True, True),
+        ("layer:*+id", "ID + each layer alone", "control", True, True),
         ("titles+id", "ID + titles", "features", True, True),
         ("oracle", "Oracle", "ceiling", True, False),
     ],
@@ -111,3 +117,23 @@ def test_encoder_names(name, label, kind, features, ids):
     assert (parsed.wants_features, parsed.knows_ids) == (features, ids)
     assert parsed.trains == (kind != "floor")
     assert parsed.meaning
+
+
+def test_a_star_stands_for_each_layer_of_the_store(inputs, tmp_path):
+    from linkedout_lightning.compare.plan import plan, with_every_layer
+
+    chosen = inputs.config(
+        tmp_path,
+        encoders=("id", "layer:*", "layer:8", "layer:*+id"),
+        overrides={"layer:*": {"lr": 0.5}, "id": {"lr": 0.1}},
+    )
+    every = with_every_layer(chosen)
+    assert every.encoders == (
+        "id", "layer:4", "layer:8", "layer:12", "layer:4+id", "layer:8+id", "layer:12+id",
+    )  # fmt: skip
+    assert {cell.encoder: cell.settings["lr"] for cell in plan(every)} == {
+        "id": 0.1, "layer:4": 0.5, "layer:8": 0.5, "layer:12": 0.5,
+        "layer:4+id": 0.01, "layer:8+id": 0.01, "layer:12+id": 0.01,
+    }  # fmt: skip
+    few = with_every_layer(inputs.config(tmp_path, encoders=("layer:*",), layers=(12, 4)))
+    assert few.encoders == ("layer:12", "layer:4")

@@ -9,6 +9,7 @@ from made_up import write_store
 from linkedout_lightning.compare.features import RandomFeatures, ShuffledFeatures, build_encoder
 from linkedout_lightning.compare.names import parse_encoder
 from linkedout_lightning.encoders import parameter_counts
+from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.store import FeatureStore
 
 IDS = [f"i{number}" for number in range(60)]
@@ -78,7 +79,51 @@ def test_last_sees_the_last_layer_alone(store, inputs, tmp_path):
     assert encoder_of("linkedout", store, inputs, tmp_path).layers == (4, 8, 12)
 
 
-@pytest.mark.parametrize("name", ["id", "id-dropout", "mean", "concat", "weighted-sum", "dff"])
+def test_wide_mlp_has_the_parameters_of_linkedout_to_half_a_hidden_unit(store, inputs, tmp_path):
+    for suffix in ("", "+id"):
+        ours, wide = (
+            parameter_counts(encoder_of(f"{base}{suffix}", store, inputs, tmp_path))["total"]
+            for base in ("linkedout", "mlp")
+        )
+        unit = 3 * 2 * 8 + 1 + 16  # layers x slots x rank inputs, a bias, dim outputs
+        assert abs(ours - wide) <= unit / 2
+
+
+def test_layers_and_slots_that_are_read_can_be_chosen(store, inputs, tmp_path):
+    encoder = encoder_of("linkedout", store, inputs, tmp_path, layers=(12, 4), slots=("text",))
+    assert encoder.layers == (12, 4)
+    assert encoder.slots == ("text",)
+    features = store.get(IDS[:3]).features
+    tokens = encoder._table.tokens(encoder.whitening).take(torch.tensor([1, 2, 3]), torch.float32)
+    expected = encoder.whitening(features[:, [2, 0]][:, :, [1]], torch.ones(3, 1, dtype=bool))
+    torch.testing.assert_close(tokens[0], expected)
+    last = encoder_of("last", store, inputs, tmp_path, layers=(4, 8), slots=("text", "visual"))
+    assert last.layers == (8, 8)
+    assert encoder_of("random", store, inputs, tmp_path, slots=("text",)).slots == ("text",)
+    with pytest.raises(ConfigError, match=r"`slots` is .*'title'.*visual, text"):
+        encoder_of("linkedout", store, inputs, tmp_path, slots=("title",))
+
+
+@pytest.mark.parametrize(
+    ("name", "id_fusion", "found"),
+    [
+        ("linkedout+id", "concat", "ConcatIDs"),
+        ("linkedout+id", "gate", "GateIDs"),
+        ("linkedout+id", "none", "NoneType"),
+        ("linkedout", "add", "NoneType"),
+        ("mean+id", "add", "AddIDs"),
+        ("dff", "concat", "GateIDs"),
+        ("dff", "none", "NoneType"),
+    ],
+)
+def test_the_ids_join_as_asked(name, id_fusion, found, store, inputs, tmp_path):
+    encoder = encoder_of(name, store, inputs, tmp_path, id_fusion=id_fusion)
+    assert type(encoder.id_fusion).__name__ == found
+
+
+@pytest.mark.parametrize(
+    "name", ["id", "id-dropout", "mean", "concat", "weighted-sum", "dff", "mlp", "mlp+id"]
+)
 def test_every_row_has_an_encoder(name, store, inputs, tmp_path):
     encoder = encoder_of(name, store, inputs, tmp_path)
     assert encoder.all_items().shape == (61, 16)

@@ -46,3 +46,29 @@ def test_preset_and_overrides_have_the_fingerprint_that_they_had(table, tmp_path
         )
     )
     assert cell.fingerprint == PINNED_PRESET
+
+
+def test_settings_that_came_later_change_a_fingerprint_only_where_they_are_set(tmp_path, table):
+    from linkedout_lightning.compare.tunables import LATER
+    from linkedout_lightning.store import FeatureStore, StoreSpec
+
+    store = str(tmp_path / "features")
+    spec = StoreSpec(model="m", layers=(1, 2), slots=("a", "b"), hidden_size=4)
+    FeatureStore.create(store, spec)
+
+    def cells(**changes):
+        return {
+            cell.encoder: cell
+            for cell in plan(
+                CompareConfig(
+                    interactions=table, store=store, encoders=("id", "linkedout+id"), **changes
+                )
+            )
+        }
+
+    before = cells()
+    assert not set(LATER) & set(before["linkedout+id"].settings)
+    for changes in ({"layers": (1,)}, {"slots": ("b",)}, {"id_fusion": "gate"}):
+        after = cells(**changes)
+        assert after["linkedout+id"].fingerprint != before["linkedout+id"].fingerprint
+        assert after["id"].fingerprint == before["id"].fingerprint

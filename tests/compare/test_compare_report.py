@@ -9,11 +9,14 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from made_up import write_result
 
 from linkedout_lightning.compare.charts import accuracy_chart, slices_chart
 from linkedout_lightning.compare.findings import find
 from linkedout_lightning.compare.markdown import render_markdown, render_terminal
+from linkedout_lightning.compare.plan import plan
 from linkedout_lightning.compare.report import render_html
+from linkedout_lightning.compare.results import collect
 from linkedout_lightning.compare.svg import nice_ticks
 
 
@@ -211,3 +214,19 @@ def test_ticks_cover_their_range(low, high):
     ticks = nice_ticks(low, high)
     assert ticks[0] <= low <= high <= ticks[-1] or low == high
     assert 2 <= len(ticks) <= 9
+
+
+def test_of_single_layers_the_validation_chooses_and_the_others_are_passed_over(inputs, tmp_path):
+    config = inputs.config(
+        tmp_path, encoders=("id", "linkedout", "layer:4", "layer:8", "layer:12", "layer:4+id")
+    )
+    cells = plan(config)
+    for cell in cells:
+        write_result(cell)  # of the layers, 8 is made up to be the best
+    findings = collect(config, cells, failures={})["findings"]
+    [chosen] = [sentence for sentence in findings if "single layers" in sentence]
+    assert chosen.startswith("Of 3 single layers with SASRec, the validation chooses layer 8 only")
+    [controls] = [sentence for sentence in findings if sentence.startswith("Controls")]
+    assert "layer 8 only" in controls
+    assert "layer 4" not in controls
+    assert "layer 12" not in controls
