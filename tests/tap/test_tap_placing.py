@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 import tap_oracle as oracle
 import torch
 from tap_oracle import PROMPT, frames, item
+from tiny_models import build_tiny_video_llm
 
 from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.tap import TapInput, VideoLLMTap
@@ -169,6 +173,31 @@ def test_code_of_a_repository_runs_only_when_asked(
     outline = outline_tap(config, progress=False)
     assert outline is not None
     assert outline.fingerprint() == tap.fingerprint()
+
+
+def test_by_hub_name_and_revision(tmp_path: Path) -> None:
+    # A hub's cache as huggingface_hub lays it out, with two commits; nothing is downloaded.
+    commits = {"main": "a" * 40, "v1": "b" * 40}
+    repository = tmp_path / "hub" / "models--someone--tiny"
+    for seed, (branch, commit) in enumerate(commits.items()):
+        build_tiny_video_llm(repository / "snapshots" / commit, "llama", seed=seed)
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / branch).write_text(commit)
+    worker = [sys.executable, str(Path(__file__).with_name("hub_worker.py")), "someone/tiny"]
+    finished = subprocess.run(
+        [*worker, "default", "main", "v1", commits["v1"]],
+        env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    found = json.loads(finished.stdout.splitlines()[-1])
+    assert found["default"] == found["main"]
+    assert found["v1"] == found[commits["v1"]]
+    assert found["main"][:2] == ["someone/tiny", commits["main"]]
+    assert found["v1"][:2] == ["someone/tiny", commits["v1"]]
+    assert found["main"][2] != found["v1"][2]
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
