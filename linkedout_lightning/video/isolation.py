@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import select
@@ -31,6 +32,7 @@ VIDEOS_A_PROCESS = 1000
 # What a process keeps of its memory limit after a video, as a share, is lost to later videos.
 LEAK_SHARE = 0.25
 MAX_HEADER_BYTES = 1 << 26
+PIPE_BYTES = 1 << 20
 _BOOT = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
     "from linkedout_lightning.video.worker import main; main(int(sys.argv[2]), sys.argv[3])"
@@ -197,13 +199,17 @@ def _start(memory_mb: int, function: str) -> subprocess.Popen[bytes]:
     # Libraries that would start a thread a core only take address space from the decoder.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     search_path = json.dumps([str(entry) for entry in sys.path])
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", _BOOT, search_path, str(memory_mb), function],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,
         env={**os.environ, **threads},
     )
+    # A larger pipe wakes both ends less often; a user's pages for pipes may be used up, though.
+    with contextlib.suppress(OSError, AttributeError):
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # type: ignore[arg-type]
+    return process
 
 
 def _kill(process: subprocess.Popen[bytes], owner: int) -> None:
