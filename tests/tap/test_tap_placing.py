@@ -15,7 +15,7 @@ import pytest
 import tap_oracle as oracle
 import torch
 from tap_oracle import PROMPT, frames, item
-from tiny_models import build_tiny_video_llm
+from tiny_models import IMAGE_FAMILIES, VIDEO_FAMILIES, build_tiny_video_llm
 
 from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.tap import TapInput, VideoLLMTap
@@ -102,6 +102,19 @@ def test_attention_and_type_pass_through(tiny_video_llm: Tiny) -> None:
     exact = open_tap(ExtractConfig(**options, dtype="float32", device="cpu"), progress=False)
     reference = exact.encode(items()).features
     assert 0 < oracle.relative_error(output.features, reference.double()) < 0.1
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("bfloat16", 0.05), ("float16", 0.01)])
+@pytest.mark.parametrize("family", [*VIDEO_FAMILIES, *IMAGE_FAMILIES])
+def test_half_precision(tiny_video_llm: Tiny, family: str, dtype: str, bound: float) -> None:
+    folder = tiny_video_llm(family)
+    one = [item("a", "A cat", frames(4))]
+    options = SEEING | {"layers": [0, 1]}
+    exact = VideoLLMTap.from_pretrained(folder, dtype="float32", **options).encode(one).features
+    half = VideoLLMTap.from_pretrained(folder, dtype=dtype, **options).encode(one).features
+    assert half.dtype == torch.float32
+    # Some units in the last place, of 8 and 11 bits, after a vision tower and a block.
+    assert oracle.relative_error(half, exact.double()) < bound
 
 
 def test_shards_and_the_checkpoints_own_type(tiny_video_llm: Tiny, tmp_path: Path) -> None:
