@@ -31,6 +31,7 @@ class Cell:
         inputs: Digest of the interactions and version of the features.
         folder: Where its files go.
         engine: What trains it.
+        row: Name of its row where the encoder's is not enough.
     """
 
     encoder: str
@@ -40,13 +41,19 @@ class Cell:
     inputs: dict[str, Any]
     folder: Path
     engine: str = "native"
+    row: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The row of the tables that the cell is a run of."""
+        return self.row or self.encoder
 
     @property
     def label(self) -> str:
         """For progress lines and errors."""
         if self.backbone == NO_BACKBONE:
-            return self.encoder
-        return f"{self.encoder} · {self.backbone} · seed {self.seed}"
+            return self.name
+        return f"{self.name} · {self.backbone} · seed {self.seed}"
 
     @property
     def fingerprint(self) -> str:
@@ -83,6 +90,7 @@ class Cell:
         }
 
 
+_DATA = ""  # key of the data's digest among the stores' versions: no store has an empty path
 _NOT_RESULT = ("interactions", "data_path", "gpu_id", "store", "accelerator", "keep_checkpoints")
 
 
@@ -119,8 +127,12 @@ def _for_every_layer(
     }
 
 
-def plan(config: CompareConfig) -> list[Cell]:
+def plan(config: CompareConfig, *, known: dict[str, Any] | None = None) -> list[Cell]:
     """All cells of the matrix, floors first, then seed by seed so that early tables are whole.
+
+    Args:
+        config: The comparison.
+        known: What an earlier call found out of the same inputs; it is added to.
 
     Raises:
         ConfigError: An input does not exist.
@@ -129,8 +141,9 @@ def plan(config: CompareConfig) -> list[Cell]:
     if missing:
         raise ConfigError(f"no such file or folder: {', '.join(map(repr, missing))}")
     engine = planner(config.engine)
-    data = engine.inputs(config)
-    versions: dict[str, dict[str, Any]] = {}
+    versions = {} if known is None else known
+    if _DATA not in versions:
+        versions[_DATA] = engine.inputs(config)
     floors = [(name, NO_BACKBONE, config.seeds[0]) for name in _named(config, trains=False)]
     trained = [
         (name, backbone, seed)
@@ -141,7 +154,7 @@ def plan(config: CompareConfig) -> list[Cell]:
     cells = []
     for encoder, backbone, seed in floors + trained:
         store = config.store_of(encoder)
-        inputs = dict(data)
+        inputs = dict(versions[_DATA])
         if store is not None:
             if store not in versions:
                 versions[store] = store_version(store)
@@ -153,7 +166,7 @@ def plan(config: CompareConfig) -> list[Cell]:
                 seed=seed,
                 settings=engine.settings(config, encoder, backbone, store),
                 inputs=inputs,
-                folder=Path(config.out) / "cells" / _folder_name(encoder, backbone, seed),
+                folder=Path(config.out) / "cells" / folder_name(encoder, backbone, seed),
                 engine=config.engine,
             )
         )
@@ -184,6 +197,7 @@ def _named(config: CompareConfig, *, trains: bool) -> list[str]:
     return [name for name in config.encoders if config.encoder(name).trains == trains]
 
 
-def _folder_name(encoder: str, backbone: str, seed: int) -> str:
+def folder_name(encoder: str, backbone: str, seed: int) -> str:
+    """Name of a cell's folder, without anything that a file system may refuse."""
     encoder = re.sub(r"[^\w+-]", "-", encoder)
     return encoder if backbone == NO_BACKBONE else f"{encoder}.{backbone}.seed{seed}"

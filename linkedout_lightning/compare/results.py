@@ -51,28 +51,22 @@ def collect(
     """
     results = {cell: result for cell in cells if (result := cell.result()) is not None}
     names = {name: config.encoder(name) for name in config.encoders}
-    ranks = _Ranks(results, metrics=headline_metrics(config), resamples=config.bootstrap)
+    ranks = Ranks(results, metrics=headline_metrics(config), resamples=config.bootstrap)
     document = {
         "title": config.title,
         "simulated": config.simulated,
         "simulation_note": config.simulation_note,
         "environment": environment(recbole=config.engine == "recbole"),
-        "protocol": _protocol(config),
+        "protocol": protocol_of(config),
         "data": next((result["data"] for result in results.values()), None),
         "encoders": {
             n: {"label": e.label, "kind": e.kind, "meaning": e.meaning} for n, e in names.items()
         },
-        "cells": [
-            {key: result.get(key) for key in _OF_CELL} | _where(config, cell, result)
-            for cell, result in results.items()
-        ],
+        "cells": [finished_cell(config, cell, result) for cell, result in results.items()],
         "failed": [
-            {"encoder": cell.encoder, "backbone": cell.backbone, "seed": cell.seed,
-             "error": failures.get(cell.folder, "not run"),
-             "folder": str(cell.folder.relative_to(config.out))}
-            for cell in cells if cell not in results
+            failed_cell(config, cell, failures) for cell in cells if cell not in results
         ],
-        "summary": _summary(results, ranks),
+        "summary": summarise(results, ranks),
         "comparisons": _comparisons(config, names, ranks),
     }  # fmt: skip
     document["findings"] = find(document)
@@ -86,7 +80,7 @@ def headline_metrics(config: CompareConfig) -> tuple[str, str]:
     return f"HR@{k}", f"NDCG@{k}"
 
 
-class _Ranks:
+class Ranks:
     """Every user's rank by row ``(encoder, backbone)`` and seed.
 
     Args:
@@ -107,7 +101,7 @@ class _Ranks:
         for cell in results:
             kept = load_file(cell.folder / "ranks.safetensors")
             ranks = UserRanks(kept["users"], kept["ranks"])
-            self.of.setdefault((cell.encoder, cell.backbone), {})[cell.seed] = ranks
+            self.of.setdefault((cell.name, cell.backbone), {})[cell.seed] = ranks
 
     def interval(self, row: tuple[str, str], metric: str) -> dict[str, float]:
         """95 % interval over users of a row's mean."""
@@ -135,21 +129,42 @@ class _Ranks:
         return test, max(len(first), len(second))
 
 
-def _where(config: CompareConfig, cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The cell's files, relative to the comparison's folder, and the value that chose its epoch."""
+def finished_cell(config: CompareConfig, cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
+    """What results.json says of a finished cell.
+
+    Its files are relative to the comparison's folder; ``best_value`` is what chose its epoch.
+    """
     folder, kept = cell.folder.relative_to(config.out), result.get("checkpoint")
     best = result.get("best_val")
-    return {
+    return {key: result.get(key) for key in _OF_CELL} | {
+        "encoder": cell.name,
         "folder": folder.as_posix(),
         "checkpoint": (folder / kept).as_posix() if kept else None,
         "best_value": best[config.monitor] if best else None,
     }
 
 
-def _summary(results: Mapping[Cell, Mapping[str, Any]], ranks: _Ranks) -> list[dict[str, Any]]:
+def failed_cell(config: CompareConfig, cell: Cell, failures: Mapping[Path, str]) -> dict[str, Any]:
+    """What results.json says of a cell without a result."""
+    return {
+        "encoder": cell.name,
+        "backbone": cell.backbone,
+        "seed": cell.seed,
+        "error": failures.get(cell.folder, "not run"),
+        "folder": str(cell.folder.relative_to(config.out)),
+    }
+
+
+def summarise(results: Mapping[Cell, Mapping[str, Any]], ranks: Ranks) -> list[dict[str, Any]]:
+    """A row for each encoder (or named row) and backbone: means over seeds, intervals over users.
+
+    Args:
+        results: Finished cells.
+        ranks: Their users' ranks.
+    """
     rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for cell, result in results.items():
-        rows.setdefault((cell.encoder, cell.backbone), []).append(result)
+        rows.setdefault((cell.name, cell.backbone), []).append(result)
     summary = []
     for (encoder, backbone), runs in rows.items():
         summary.append(
@@ -210,7 +225,7 @@ def _mean_gates(gates: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | N
 
 
 def _comparisons(
-    config: CompareConfig, names: Mapping[str, EncoderName], ranks: _Ranks
+    config: CompareConfig, names: Mapping[str, EncoderName], ranks: Ranks
 ) -> list[dict[str, Any]]:
     found = []
     for encoder, reference in _pairs(names, config.baseline):
@@ -240,7 +255,7 @@ def _comparisons(
     return found
 
 
-def _row(ranks: _Ranks, encoder: str, backbone: str) -> tuple[str, str] | None:
+def _row(ranks: Ranks, encoder: str, backbone: str) -> tuple[str, str] | None:
     for row in ((encoder, backbone), (encoder, NO_BACKBONE)):
         if row in ranks.of:
             return row
@@ -266,7 +281,8 @@ def _pairs(names: Mapping[str, EncoderName], baseline: str) -> list[tuple[str, s
     return list(dict.fromkeys(pairs))
 
 
-def _protocol(config: CompareConfig) -> dict[str, Any]:
+def protocol_of(config: CompareConfig) -> dict[str, Any]:
+    """How the figures came about: seeds, settings, ranking, tests."""
     names = ("engine", "seeds", "baseline", "monitor", "ks", "bootstrap", "overrides")
     return {
         **{name: getattr(config, name) for name in names},

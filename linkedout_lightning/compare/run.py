@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from linkedout_lightning.compare.display import choose_display
 from linkedout_lightning.compare.environment import available_cores
 from linkedout_lightning.compare.files import write_json, write_text
 from linkedout_lightning.compare.markdown import render_markdown, render_terminal
-from linkedout_lightning.compare.plan import plan, with_every_layer
+from linkedout_lightning.compare.plan import Cell, plan, with_every_layer
 from linkedout_lightning.compare.processes import run_cells
 from linkedout_lightning.compare.results import collect
 from linkedout_lightning.errors import ConfigError
@@ -74,23 +74,8 @@ def compare(config: CompareConfig, *, progress: bool = True) -> Comparison:
     config = with_every_layer(config)
     cells = plan(config)
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    with _only_one_in(out):
-        waiting = [cell for cell in cells if cell.result() is None]
-        jobs = min(config.jobs, max(len(waiting), 1))
-        display = choose_display(
-            progress, total=len(cells), done=len(cells) - len(waiting), jobs=jobs
-        )
-        try:
-            failures = run_cells(
-                waiting,
-                jobs=jobs,
-                threads=config.threads or _fair_threads(jobs),
-                devices=config.devices,
-                display=display,
-            )
-        finally:
-            display.close()
+    with only_one_in(out):
+        failures = run_waiting(cells, config, progress=progress)
         results = collect(config, cells, failures=failures)
         write_json(out / "results.json", results)
         write_text(out / "report.md", render_markdown(results))
@@ -101,6 +86,32 @@ def compare(config: CompareConfig, *, progress: bool = True) -> Comparison:
     return Comparison(results, out=out)
 
 
+def run_waiting(cells: Sequence[Cell], config: CompareConfig, *, progress: bool) -> dict[Path, str]:
+    """Run the cells that are not done.
+
+    Args:
+        cells: All cells of a plan.
+        config: How many at a time, with what threads and devices.
+        progress: Show progress on standard error.
+
+    Returns:
+        Folder of each cell that failed, and why.
+    """
+    waiting = [cell for cell in cells if cell.result() is None]
+    jobs = min(config.jobs, max(len(waiting), 1))
+    display = choose_display(progress, total=len(cells), done=len(cells) - len(waiting), jobs=jobs)
+    try:
+        return run_cells(
+            waiting,
+            jobs=jobs,
+            threads=config.threads or _fair_threads(jobs),
+            devices=config.devices,
+            display=display,
+        )
+    finally:
+        display.close()
+
+
 def _fair_threads(jobs: int) -> int:
     """The user's own limit, or an equal share of the cores."""
     named = os.environ.get("OMP_NUM_THREADS", "")
@@ -108,7 +119,13 @@ def _fair_threads(jobs: int) -> int:
 
 
 @contextmanager
-def _only_one_in(out: Path) -> Iterator[None]:
+def only_one_in(out: Path) -> Iterator[None]:
+    """Make the folder, and keep others from writing to it meanwhile.
+
+    Raises:
+        ConfigError: Another comparison is writing to it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
     except ImportError:  # not on this system; two comparisons in one folder are then unguarded
