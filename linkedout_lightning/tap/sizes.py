@@ -50,9 +50,7 @@ def size_of(model: nn.Module, *, deepest: int, sees: bool = True, generated: int
     decoder = find_decoder(model)
     config = getattr(decoder.module, "config", None)
     hidden = int(getattr(config, "hidden_size", None) or _inputs(_first_matrix(decoder.blocks)))
-    heads = int(getattr(config, "num_attention_heads", None) or 1)
-    width = heads * int(getattr(config, "head_dim", None) or hidden // heads)
-    keys = width * int(getattr(config, "num_key_value_heads", None) or heads) // heads
+    width, keys = _widths(decoder.blocks, config, hidden=hidden)
     blocks = decoder.blocks[:deepest]
     head = _head(model)
     return ModelSize(
@@ -109,6 +107,8 @@ def _frame_squares(pixels: Tensor, inputs: dict[str, Tensor], patches: int, visi
     for name, grid in inputs.items():
         if name.endswith("grid_thw"):  # Qwen's way: patches in one row, their grid beside them
             return sum(int(t) * (int(h) * int(w)) ** 2 for t, h, w in grid.tolist())
+    if pixels.ndim == 3 and pixels.shape[-1] == vision.patch_values:
+        return patches * pixels.shape[1]  # patches of a frame in a row, for each frame
     if pixels.ndim < 4:
         return patches**2
     frame = math.prod(pixels.shape[-3:]) // vision.patch_values
@@ -120,7 +120,10 @@ def _vision(model: nn.Module, decoder: nn.Module) -> Vision | None:
     outside = list(_outside(model, decoder))
     stacks = [m for _, m in outside if isinstance(m, nn.ModuleList) and _first_matrix(m)]
     blocks = max(stacks, key=lambda m: (len(m), _met(m, None)), default=None)
-    embedding = next((m for _, m in outside if _reads_pixels(m)), None)
+    config = _vision_config(model)
+    embedding = next((m for _, m in outside if _convolves(m)), None) or next(
+        (m for _, m in outside if _own(m) and _inputs(m) == _pixels_of_patch(config)), None
+    )
     if blocks is None or embedding is None:
         return None
     inside = {id(m) for m in blocks.modules()} | {id(embedding)}
@@ -128,7 +131,6 @@ def _vision(model: nn.Module, decoder: nn.Module) -> Vision | None:
     hidden = _inputs(_first_matrix(blocks))
     merged = max((_inputs(m) // hidden for m in behind if _inputs(m) % hidden == 0), default=1)
     values = _inputs(embedding)
-    config = _vision_config(model)
     window = getattr(config, "window_size", None)
     everywhere = getattr(config, "fullatt_block_indexes", None)
     windowed = isinstance(window, int) and isinstance(everywhere, list | tuple)
@@ -165,6 +167,21 @@ def _outside(model: nn.Module, decoder: nn.Module) -> Iterator[tuple[str, nn.Mod
             yield name, module
 
 
+def _widths(blocks: nn.ModuleList, config: Any, *, hidden: int) -> tuple[int, int]:
+    """Heads times their size, of queries and of keys; the mean, where blocks differ."""
+    try:
+        heads = int(getattr(config, "num_attention_heads", None) or 1)
+        width = heads * int(getattr(config, "head_dim", None) or hidden // heads)
+        return width, width * int(getattr(config, "num_key_value_heads", None) or heads) // heads
+    except Exception:
+        # Gemma 4 refuses to name one figure where its blocks have several.
+        found = []
+        for kind in ("q_proj", "k_proj"):
+            parts = [m for name, m in blocks.named_modules() if name.endswith(kind)]
+            found.append(round(sum(_shape(m)[0] for m in parts) / len(blocks)))
+        return found[0], found[1]
+
+
 def _head(model: nn.Module) -> nn.Module | None:
     head = getattr(model, "get_output_embeddings", lambda: None)()
     return head if isinstance(head, nn.Module) else None
@@ -197,8 +214,14 @@ def _first_matrix(module: nn.Module) -> nn.Module | None:
     return next((m for m in module.modules() if _own(m)), None)
 
 
-def _reads_pixels(module: nn.Module) -> bool:
+def _convolves(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d | nn.Conv3d) and module.in_channels <= _MOST_COLOURS
+
+
+def _pixels_of_patch(config: Any) -> int:
+    """Numbers of a patch by the configuration, for towers that embed it by a plain matrix."""
+    side = getattr(config, "patch_size", None)
+    return 3 * side**2 if isinstance(side, int) else 0
 
 
 def _inputs(module: nn.Module | None) -> int:
