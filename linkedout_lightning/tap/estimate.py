@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _UNIT = 4  # batches whose items are decoded before they are cut, as in a job
 _COMMIT_ROWS, _COMMIT_BYTES = 512, 2**26
+_BUSY = 1.5  # load a core
 _FEW = 2  # times the workers: fewer items do not show how workers share a machine
 
 
@@ -288,6 +289,12 @@ def _notes(job: Job, trial: Trial, line: Line, sample: list[Item]) -> Iterator[s
         yield (
             f"{len(trial.decode)} videos were sampled for {line.workers} workers: whether so many "
             f"get in each other's way shows from {_FEW * line.workers} on"
+        )
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if trial.batches and load > _BUSY * line.cores:
+        yield (
+            f"other programs keep this machine busy (load {load:.0f} on {line.cores} cores): the "
+            "times are those of a machine so busy, and may be far from the job's"
         )
     if len(sample) == len(job.work.todo) > 0:
         yield "the sample is everything: running it would have taken little longer"
