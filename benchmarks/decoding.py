@@ -110,9 +110,8 @@ def synthetic(folder: Path) -> list[Path]:
     from synthetic_clips import h264
 
     sizes = ("640x360", "1280x720", "1920x1080")
-    return [
-        h264(f"testsrc2-{s}.mp4", "-g", "250", size=s, seconds=20, rate="30")(folder) for s in sizes
-    ]
+    options = ("-g", "250", "-preset", "superfast")
+    return [h264(f"testsrc2-{s}.mp4", *options, size=s, seconds=8)(folder) for s in sizes]
 
 
 def main() -> None:

@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--others", type=int, default=400, help="clips with other damage")
     parser.add_argument("--backends", nargs="+", default=["pyav", "decord"])
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--timeout-s", type=float, default=20.0)
+    parser.add_argument("--timeout-s", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

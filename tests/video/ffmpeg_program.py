@@ -21,10 +21,10 @@ _TIME_BASE = re.compile(r"config in time_base: (\d+)/(\d+)")
 
 
 def run(*arguments: str | Path, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-    """Run the program; it is given a minute."""
+    """Run the program, to its end or for ten minutes."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-y", *arguments]
     return subprocess.run(
-        [os.fspath(a) for a in command], input=data, capture_output=True, timeout=120, check=False
+        [os.fspath(a) for a in command], input=data, capture_output=True, timeout=600, check=False
     )
 
 
