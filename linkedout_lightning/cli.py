@@ -84,6 +84,15 @@ COMMANDS = {
             "--encoders id,linkedout,linkedout+id --seeds 0,1,2 --out runs/compare"
         ),
     ),
+    "ablate": Command(
+        summary="Change a recipe one thing at a time, layers to loss; plot what each is worth.",
+        config="linkedout_lightning.compare.ablation:AblateConfig",
+        run="linkedout_lightning.compare.ablation:ablate",
+        example=(
+            "linkedout ablate --interactions interactions.parquet --store features/ "
+            "--axes layers,fusers,whitening --values rank=[64,256] --out runs/ablate"
+        ),
+    ),
     "recbole": Command(
         summary="Train and test a RecBole model, its item table replaced by three lines of YAML.",
         config="recbole_adapters.command:RecBoleConfig",

@@ -46,6 +46,30 @@ def render_html(results: Mapping[str, Any]) -> str:
         MissingExtraError: jinja2 is not installed.
     """
     check_installed()
+    from markupsafe import Markup
+
+    return render_page(
+        "report.html.jinja",
+        title=heading(results),
+        results=results,
+        metric=main_metric(results),
+        protocol=[marked_code(line) for line in protocol_lines(results)],
+        environment=[marked_code(line) for line in environment_lines(results)],
+        sections=[_section(results, backbone, Markup) for backbone in backbones(results)],
+    )
+
+
+def render_page(template: str, **content: Any) -> str:
+    """A page from a template of this package, its style inside.
+
+    Args:
+        template: Name of the template.
+        **content: What it shows; text is escaped.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    check_installed()
     import jinja2
     from markupsafe import Markup
 
@@ -56,16 +80,8 @@ def render_html(results: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("report.html.jinja").render(
-        title=heading(results),
-        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        results=results,
-        metric=main_metric(results),
-        protocol=[_code(line, Markup) for line in protocol_lines(results)],
-        environment=[_code(line, Markup) for line in environment_lines(results)],
-        sections=[_section(results, backbone, Markup) for backbone in backbones(results)],
-    )
-    return page + "\n"
+    style = Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8"))
+    return environment.get_template(template).render(style=style, **content) + "\n"
 
 
 def _section(results: Mapping[str, Any], backbone: str, markup: Any) -> dict[str, Any]:
@@ -110,8 +126,10 @@ def _section(results: Mapping[str, Any], backbone: str, markup: Any) -> dict[str
     }
 
 
-def _code(line: str, markup: Any) -> Any:
-    """Text with its `code` marked up."""
+def marked_code(line: str) -> Any:
+    """Text with its `code` marked up; what it holds is escaped."""
+    from markupsafe import Markup
+
     parts = line.split("`")
-    wrapped = [markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts)]
-    return markup("").join(wrapped)
+    wrapped = [Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts)]
+    return Markup("").join(wrapped)

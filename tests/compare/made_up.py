@@ -56,9 +56,11 @@ _STRENGTH = {
 _DECILES = [f"decile_{number}" for number in range(1, 11)]
 
 
-def write_result(cell: Cell, *, users: int = 4000, **changes: Any) -> None:
+def write_result(
+    cell: Cell, *, users: int = 4000, strength: float | None = None, **changes: Any
+) -> None:
     """A finished cell whose figures follow from made-up ranks."""
-    strength = _STRENGTH.get(cell.encoder, 0.05)
+    strength = _STRENGTH.get(cell.encoder, 0.05) if strength is None else strength
     generator = torch.Generator().manual_seed(cell.seed + 7919 * (cell.backbone == "gru4rec"))
     # The same users are easy for every encoder, as in life: one uniform number a user.
     ease = torch.rand(users, generator=torch.Generator().manual_seed(99))

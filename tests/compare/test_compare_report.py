@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import re
-from html.parser import HTMLParser
-from xml.etree import ElementTree
 
 import pytest
 from made_up import write_result
+from pages import pictures_inside_their_frames, read_alone
 
 from linkedout_lightning.compare.charts import accuracy_chart, slices_chart
 from linkedout_lightning.compare.findings import find
@@ -107,59 +106,15 @@ def test_a_baseline_below_the_floor_is_told(made_up):
     assert not any("Floor check" in sentence for sentence in made_up["findings"])
 
 
-class Page(HTMLParser):
-    """Tags, attributes and text; ``open`` is empty at the end of a page that closes its tags."""
-
-    VOID = ("meta", "link", "br", "hr", "img", "input")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open, self.attributes, self.words = [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.attributes += [(tag, *attr) for attr in attrs]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.attributes += [(tag, *attr) for attr in attrs]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-
 def test_page_parses_and_asks_for_nothing_from_outside(made_up):
     html = render_html(made_up)
-    page = Page()
-    page.feed(html)
-    assert page.open == []
-    for tag, name, value in page.attributes:
-        if name in ("src", "href", "srcset", "action", "data"):
-            assert value.startswith(("#", "data:")), (tag, name, value)
-    assert "url(" not in html
-    assert "@import" not in html
-    assert "<script" not in html
-    assert set(re.findall(r"https?://[^\"' )]+", html)) == {"http://www.w3.org/2000/svg"}
-    anchors = {value for _, name, value in page.attributes if name == "id"}
-    links = {value[1:] for _, name, value in page.attributes if name == "href" and value[0] == "#"}
-    assert links <= anchors
+    page = read_alone(html)
     assert "DataError: <made> up" in "".join(page.words)
     assert "<made>" not in html
 
 
 def test_pictures_are_xml_and_stay_inside_their_frame(made_up):
-    pictures = re.findall(r"<svg.*?</svg>", render_html(made_up), re.S)
-    assert len(pictures) > 20
-    for text in pictures:
-        picture = ElementTree.fromstring(text)
-        width, height = map(float, picture.get("viewBox").split()[2:])
-        for element in picture.iter():
-            for name, limit in (("x", width), ("cx", width), ("y", height), ("cy", height)):
-                if element.get(name) is not None:
-                    assert -1 <= float(element.get(name)) <= limit + 1
+    assert pictures_inside_their_frames(render_html(made_up)) > 20
 
 
 def test_simulated_stands_in_title_tables_and_pictures(made_up):
