@@ -56,7 +56,7 @@ _NATIVE = (
     "interactions", "preset", "format", "split", "duplicates", "valid_share", "test_share",
     "cold_share", "split_seed", "min_len", "user_column", "item_column", "time_column", "blocks",
     "heads", "gru_layers", "loss", "negatives", "weight_decay", "dropout", "gradient_clip",
-    "precision", "layers", "slots", "id_fusion",
+    "precision", "layers", "slots", "id_fusion", "cold_calibration",
 )  # fmt: skip
 _SPELLED = {"SASRec": "sasrec", "GRU4Rec": "gru4rec"}  # as the native engine has them
 _METRICS = {"HR": "Hit", "NDCG": "NDCG", "MRR": "MRR"}

@@ -88,6 +88,9 @@ class CompareConfig:
         id_fusion: How the ID vector of an encoder with +id joins: add, concat or gate; none leaves
             it out.
         id_dropout: How often the ID vector is hidden in training where features stand beside it.
+        cold_calibration: What a ranking does with the vectors of items that have no ID in an
+            encoder with +id: none, or moments, which brings them to the mean and spread of trained
+            items' vectors.
         item_dropout: How often the encoder id-dropout hides an item's ID in training.
         expert_dropout: Dropout inside the layers' experts.
         whitening_power: 1 whitens the features, 0 only centres and rotates them.
@@ -184,6 +187,7 @@ class CompareConfig:
     balance_weight: float = 0.0
     id_fusion: str = "concat"
     id_dropout: float = 0.2
+    cold_calibration: str = "none"
     item_dropout: float = 0.2
     expert_dropout: float = 0.0
     whitening_power: float = 1.0

@@ -84,6 +84,11 @@ def inputs(config: CompareConfig) -> dict[str, Any]:
     return {"interactions": content_digest(Path(str(config.interactions)))}
 
 
+def _absolute(store: str) -> str:
+    """A folder's whole path; the address of an object store is whole already."""
+    return store if "://" in store else str(Path(store).absolute())
+
+
 def settings(
     config: CompareConfig, encoder: str, backbone: str, store: str | None
 ) -> dict[str, Any]:
@@ -95,7 +100,7 @@ def settings(
     chosen = {name: getattr(config, name) for name in (*DATA_SETTINGS, "ks", "split_seed")}
     chosen |= {
         "interactions": str(Path(str(config.interactions)).absolute()),
-        "store": str(Path(store).absolute()) if store else None,
+        "store": _absolute(store) if store else None,
     }
     if config.encoder(encoder).trains:
         chosen |= config.settings(encoder, backbone)

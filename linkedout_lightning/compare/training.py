@@ -177,6 +177,7 @@ def build_model(
         max_len=settings["max_len"],
         ks=tuple(settings["ks"]),
         slices=data.popularity_slices(),
+        cold_calibration=settings.get("cold_calibration", "none"),
         **{key: settings[key] for key in ("loss", "negatives", "lr", "weight_decay", "dropout")},
     )
 

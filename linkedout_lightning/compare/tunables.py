@@ -31,7 +31,12 @@ OF_ENCODER = (
 OF_TRAINING = ("lr", "batch_size", "epochs", "patience")
 """Settings of the training that every engine has."""
 
-LATER: dict[str, Any] = {"layers": None, "slots": None, "id_fusion": "concat"}
+LATER: dict[str, Any] = {
+    "layers": None,
+    "slots": None,
+    "id_fusion": "concat",
+    "cold_calibration": "none",
+}
 """Settings that came after cells had been finished, and the values that those cells had: at these
 they are no part of a cell, whose fingerprint stays what it was."""
 
@@ -122,6 +127,7 @@ _CHOICES = {
     "output_norm": ("none", "layer", "unit"),
     "compressor": ("latent", "mlp", "mean"),
     "id_fusion": ("none", "add", "concat", "gate"),
+    "cold_calibration": ("none", "moments"),
 }
 _NAMES: dict[str, tuple[type, str]] = {
     "layers": (int, "layers of the store by their numbers"),

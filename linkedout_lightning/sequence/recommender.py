@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linkedout_lightning.data.batches import EvalBatch, TrainBatch
+from linkedout_lightning.encoders.calibration import CALIBRATIONS, calibrated
 from linkedout_lightning.encoders.protocol import ItemEncoder
 from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.evaluation.metrics import RankingMetrics, UserRanks
@@ -60,6 +61,10 @@ class SequentialRecommender(pl.LightningModule):
         negatives: Draws a batch for ``sampled``.
         negative_sampling: ``"uniform"`` or ``"popularity"``.
         chunk_size: Rows of the softmax in memory at a time; by default what fits a cache.
+        cold_calibration: What a ranking does with the vectors of items without an ID of their own:
+            ``"none"``, or ``"moments"``, which brings them to the mean and spread that trained
+            items have (:mod:`linkedout_lightning.encoders.calibration`); for encoders that join an
+            ID to content. Inputs and training are the same with both.
         ks: Cut-offs of the metrics.
         slices: Name to ``(N + 1,)`` bool of target items, for the test metrics. By default the
             data module's ``popularity_slices()``.
@@ -91,11 +96,16 @@ class SequentialRecommender(pl.LightningModule):
         negatives: int = 2048,
         negative_sampling: str = "uniform",
         chunk_size: int | None = None,
+        cold_calibration: str = "none",
         ks: Sequence[int] = (10, 20),
         slices: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         _check_encoder(item_encoder)
+        if cold_calibration not in CALIBRATIONS:
+            raise ConfigError(
+                f"`cold_calibration` is {cold_calibration!r}; give one of {', '.join(CALIBRATIONS)}"
+            )
         if lr <= 0 or weight_decay < 0 or warmup_steps < 0:
             raise ConfigError(
                 "`lr` must be positive, `weight_decay` and `warmup_steps` not negative, "
@@ -126,6 +136,7 @@ class SequentialRecommender(pl.LightningModule):
             chunk_size=chunk_size,
         )
         self.loss, self.max_len, self.ks = loss, max_len, tuple(ks)
+        self.cold_calibration = cold_calibration
         self.slices = dict(slices) if slices is not None else None
         self.val_metrics = RankingMetrics(self.ks)
         self.test_metrics = RankingMetrics(self.ks, self.slices, keep_ranks=True)
@@ -138,6 +149,7 @@ class SequentialRecommender(pl.LightningModule):
             "warmup_steps": warmup_steps,
         }
         self._table: Tensor | None = None
+        self._candidates: Tensor | None = None
         self._seed: int | None = None
         self.example_input_array = torch.arange(2 * max_len).view(2, max_len) % self.num_items + 1
 
@@ -157,6 +169,13 @@ class SequentialRecommender(pl.LightningModule):
         """``(N + 1, H)``: all item vectors; during an evaluation, the ones made at its start."""
         return self.encoder.all_items() if self._table is None else self._table
 
+    def candidate_table(self) -> Tensor:
+        """``(N + 1, H)``: the vectors that states are multiplied with, cold items calibrated."""
+        if self._candidates is not None:
+            return self._candidates
+        table = self.item_table()
+        return table if self.cold_calibration == "none" else calibrated(self.item_encoder, table)
+
     def forward(self, inputs: Tensor) -> Tensor:
         """The same as :meth:`encode_sequences`."""
         return self.encode_sequences(inputs)
@@ -174,7 +193,7 @@ class SequentialRecommender(pl.LightningModule):
 
     def scores(self, inputs: Tensor) -> Tensor:
         """``(B, N + 1)``: dot products with all items; column 0 is padding and means nothing."""
-        return _dot(self.encode_sequences(inputs), self.item_table().T)
+        return _dot(self.encode_sequences(inputs), self.candidate_table().T)
 
     # ---- training ------------------------------------------------------------------------------
 
@@ -213,7 +232,7 @@ class SequentialRecommender(pl.LightningModule):
         self.test_metrics.update(self._ranks(batch), batch.target, batch.users)
 
     def _ranks(self, batch: EvalBatch) -> Tensor:
-        states, columns = self.encode_sequences(batch.inputs), self.item_table().T
+        states, columns = self.encode_sequences(batch.inputs), self.candidate_table().T
         # Scores of a few users at a time stay in the cache between product and comparison, and a
         # large catalogue does not need (B, N + 1) numbers at once.
         budget = _CPU_CELLS if states.device.type == "cpu" else _GPU_CELLS
@@ -227,22 +246,27 @@ class SequentialRecommender(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Encode the catalogue."""
-        self._table = self.encoder.all_items()
+        self._encode_catalogue()
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics and forget the catalogue's vectors."""
-        self._table = None
+        self._table = self._candidates = None
         self._log_metrics("val", self.val_metrics)
 
     def on_test_epoch_start(self) -> None:
         """Encode the catalogue."""
-        self._table = self.encoder.all_items()
+        self._encode_catalogue()
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics, keep the ranks and forget the catalogue's vectors."""
-        self._table = None
+        self._table = self._candidates = None
         self.test_ranks = self.test_metrics.ranks()
         self._log_metrics("test", self.test_metrics)
+
+    def _encode_catalogue(self) -> None:
+        self._table = self._candidates = None
+        self._table = self.encoder.all_items()
+        self._candidates = self.candidate_table()
 
     def _log_metrics(self, stage: str, metrics: RankingMetrics) -> None:
         shown = f"{stage}/HR@{self.ks[0]}"
@@ -260,7 +284,7 @@ class SequentialRecommender(pl.LightningModule):
         Raises:
             ConfigError: The data module has another catalogue, or the loss lacks its counts.
         """
-        self._table = None  # an evaluation that failed may have left it
+        self._table = self._candidates = None  # an evaluation that failed may have left them
         data: Any = getattr(self.trainer, "datamodule", None)
         theirs = getattr(data, "num_items", self.num_items)
         if theirs != self.num_items:

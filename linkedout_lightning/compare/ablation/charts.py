@@ -61,8 +61,8 @@ def overview_chart(document: Mapping[str, Any]) -> str | None:
             spoken = f"{title}, {label}: {percent(test['relative'])}"
             spoken += f" ({signed(test['low'])} to {signed(test['high'])})"
             if outside:
-                sign = "‹" if change < 0 else "›"
-                picture.text(x(change), y + 5, sign, f"value {verdict(test)}", "middle")
+                sign, side = ("‹", 11) if change < 0 else ("›", -11)
+                picture.text(x(change) + side, y + 4, sign, f"value {verdict(test)}", "middle")
             picture.circle(x(change), y, 3 if outside else 5, f"dot {verdict(test)}", title=spoken)
         label, best = max(tests, key=lambda entry: entry[1]["relative"])
         said = f"{percent(best['relative'])}  {_cut(label, 32)}"
