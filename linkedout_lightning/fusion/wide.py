@@ -112,9 +112,9 @@ def build_fusion(
         >>> experts, gate = build_fusion("latent", "moe", layers=4, slots=2, features=64, dim=32)
         >>> wide, _ = build_fusion("latent", "mlp", layers=4, slots=2, features=64, dim=32)
         >>> sum(p.numel() for m in (experts, gate) for p in m.parameters())
-        21604
+        21764
         >>> sum(p.numel() for p in wide.parameters())
-        21673
+        21832
     """
     sizes = {"layers": layers, "slots": slots, "features": features, "dim": dim}
     built: dict[str, object] = {**sizes, "dropout": dropout, **options}
