@@ -20,11 +20,12 @@ from linkedout_lightning.tap.engines.extracting import TapStage
 from linkedout_lightning.tap.engines.options import EngineOptions, Workers, workers_for
 from linkedout_lightning.tap.engines.rows import (
     Decoded,
+    blocks_of,
     decoded_of,
-    decoded_row,
+    decoded_rows,
     done_of,
     handed_of,
-    unit_row,
+    unit_rows,
 )
 from linkedout_lightning.tap.extract import ExtractConfig, extract
 from linkedout_lightning.tap.items import Item, read_items
@@ -40,7 +41,7 @@ def frames(count: int, seed: int) -> Frames:
 
 def test_a_unit_travels_whole() -> None:
     items = (Item("ä", "a.mp4", {"title": "x\n\0y"}, "a.jpg"), Item("b"), Item("\udcff"))
-    table = unit_row(Unit(7, items, watch=True))
+    table = unit_rows([Unit(7, items, watch=True)])
     assert table.num_rows == 1
     (unit,) = handed_of(table)
     assert (unit.number, unit.items, unit.watch) == (7, items, True)
@@ -49,7 +50,7 @@ def test_a_unit_travels_whole() -> None:
     sent = Decoded(
         7, list(zip(items, seen, strict=False)), {"\udcff": "why"}, {"b": "s"}, True, 0.5
     )
-    table = decoded_row(sent)
+    table = decoded_rows([sent])
     assert table.num_rows == 1
     (back,) = decoded_of(table)
     assert (back.number, back.failures, back.stamps, back.watch, back.seconds) == (
@@ -63,7 +64,19 @@ def test_a_unit_travels_whole() -> None:
         assert found.data.flags.writeable
         assert np.array_equal(found.timestamps, given.timestamps)
         assert (found.fps, found.backend) == (given.fps, given.backend)
-    assert decoded_of(decoded_row(Decoded(1, [])))[0].items == []
+    assert decoded_of(decoded_rows([Decoded(1, [])]))[0].items == []
+
+
+def test_texts_travel_together() -> None:
+    def unit(number: int, count: int, watch: bool) -> Unit:
+        return Unit(number, tuple(Item(f"{number}.{i}") for i in range(count)), watch)
+
+    units = [unit(0, 32, True), unit(1, 4, True), *(unit(n, 32, False) for n in range(2, 80))]
+    blocks = list(blocks_of(units, workers=2))
+    assert [u for block in blocks for u in block] == units
+    assert [len(block) for block in blocks[:3]] == [1, 1, 312 // 32]
+    assert len(blocks) == 2 + 9
+    assert [len(block) for block in blocks_of(units[:1] + units[-2:], workers=8)] == [1, 1, 1]
 
 
 def test_workers_that_decode_import_no_torch() -> None:
@@ -111,7 +124,9 @@ def test_both_stages_make_what_a_plain_job_makes(config: ExtractConfig, tmp_path
     )
     decoder = DecodeStage(job.sampler, sources=job.tap.sources, columns=job.tap.columns)
     worker = TapStage(here, job.sampler)
-    sent = [table for unit in units for table in decoder(unit_row(unit))]
+    blocks = list(blocks_of(units, workers=1))
+    assert [unit for block in blocks for unit in block] == units
+    sent = [decoder(unit_rows(block)) for block in blocks]
     back = [done for table in sent for done in done_of(worker(table))]
 
     assert [done.number for done in back] == [unit.number for unit in units]
@@ -140,7 +155,7 @@ def test_a_worker_with_another_model_writes_nothing(config: ExtractConfig, tmp_p
     job = decide(here, read_items(here.items, here.videos), weights=False)
     worker = TapStage(replace(here, layers=(1, 2)), job.sampler)
     with pytest.raises(StoreSpecError, match="layers"):
-        worker(decoded_row(Decoded(0, [(Item("t"), {})])))
+        worker(decoded_rows([Decoded(0, [(Item("t"), {})])]))
     assert len(FeatureStore.open(here.out)) == 0
 
 
@@ -187,4 +202,12 @@ def test_without_ray_it_says_what_to_install(config, tmp_path, monkeypatch) -> N
     monkeypatch.setitem(sys.modules, "ray", None)
     here = replace(config, out=str(tmp_path / "features"), engine="ray")
     with pytest.raises(MissingExtraError, match=r"linkedout-lightning\[ray\]"):
+        extract(here, progress=False)
+
+
+def test_a_cluster_that_does_not_answer(config, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    here = replace(config, out=str(tmp_path / "features"), engine="ray")
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1:1.*nobody answers"):
         extract(here, progress=False)

@@ -7,18 +7,17 @@ the store, as there may be many of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from linkedout_lightning.tap.decoding import files_of, seen_of
-from linkedout_lightning.tap.engines.rows import Decoded, Handed, decoded_row, handed_of
+from linkedout_lightning.tap.engines.rows import Decoded, Handed, decoded_rows, handed_of
 from linkedout_lightning.tap.items import Item
 from linkedout_lightning.tap.stamps import stamp
 
 if TYPE_CHECKING:
-    from linkedout_lightning.tap.sharing import Unit
     from linkedout_lightning.video import DecodePool, Frames, FrameSampler
 
 _AHEAD = 8  # videos, of the unit at hand
@@ -46,12 +45,11 @@ class DecodeStage:
         self._sources, self._columns = frozenset(sources), tuple(columns)
         self._pool: DecodePool | None = None
 
-    def __call__(self, units: pa.Table) -> Iterator[pa.Table]:
-        """Rows of units to rows of decoded units."""
-        for unit in handed_of(units):
-            yield decoded_row(self.decode(unit))
+    def __call__(self, units: pa.Table) -> pa.Table:
+        """Rows of units to as many rows of decoded units, which stay together."""
+        return decoded_rows(map(self.decode, handed_of(units)))
 
-    def decode(self, unit: Handed | Unit) -> Decoded:
+    def decode(self, unit: Handed) -> Decoded:
         """Decode the files of one unit."""
         start = time.monotonic()
         # What is changed while it is decoded is to be seen as changed.

@@ -74,25 +74,36 @@ class TapStage:
         loader.shutdown(wait=False)
 
     def __call__(self, units: pa.Table) -> pa.Table:
-        """Rows of decoded units to rows of what became of them."""
-        return done_rows([self.do(unit) for unit in decoded_of(units)])
+        """Rows of decoded units, committed together, to rows of what became of them."""
+        return done_rows(self.do(decoded_of(units)))
 
-    def do(self, unit: Decoded) -> Done:
-        """Extract one unit and append it.
+    def do(self, units: Sequence[Decoded]) -> list[Done]:
+        """Extract units and append them in one commit.
 
         Raises:
             LinkedOutError: The model, or the store, is of no use; see
                 :func:`linkedout_lightning.tap.extract.extract`.
         """
         loaded = self._loading.result()
-        if self._is_there(unit, loaded.store):
-            return self._done(unit, unit.failures, loaded)
-        output, failures = self._extracted(unit, loaded)
+        if self._are_there(units, loaded.store):
+            return [self._done(unit, unit.failures, loaded) for unit in units]
+        made = [(unit, *self._extracted(unit, loaded)) for unit in units]
         start = time.monotonic()
-        with self._writing, StoreSink(loaded.store, fingerprints=unit.stamps) as sink:
-            sink.add(output, failures | unit.failures)
+        stamps = {item: made_from for unit in units for item, made_from in unit.stamps.items()}
+        count = sum(unit.count for unit in units)
+        with (
+            self._writing,
+            StoreSink(loaded.store, fingerprints=stamps, rows=count + 1) as sink,
+        ):
+            for unit, output, failures in made:
+                sink.add(output, failures | unit.failures)
         self._clock.add("write", start)
-        return self._done(unit, sink.failures, loaded)
+        return [
+            self._done(
+                unit, {i: sink.failures[i] for i in unit.stamps if i in sink.failures}, loaded
+            )
+            for unit in units
+        ]
 
     def _load(self) -> _Loaded:
         from linkedout_lightning.tap.opening import open_tap
@@ -109,8 +120,8 @@ class TapStage:
         )
         return _Loaded(tap, store, BatchRunner(tap), threads, cut, time.time())
 
-    def _is_there(self, unit: Decoded, store: FeatureStore) -> bool:
-        """Whether a worker that was lost had committed a unit, before it could say so.
+    def _are_there(self, units: Sequence[Decoded], store: FeatureStore) -> bool:
+        """Whether a worker that was lost had committed units, before it could say so.
 
         Only units that a worker gets first are looked up: it may be there in another's place.
         """
@@ -120,9 +131,10 @@ class TapStage:
             self._fresh = False
             store.refresh()
             known, failed = store.fingerprints(), store.failures
-        ids = [item.item_id for item, _ in unit.items]
-        return bool(ids) and all(
-            known.get(item) == unit.stamps[item] and item not in failed for item in ids
+        stamps = {item.item_id: u.stamps[item.item_id] for u in units for item, _ in u.items}
+        return bool(stamps) and all(
+            known.get(item) == made_from and item not in failed
+            for item, made_from in stamps.items()
         )
 
     def _extracted(self, unit: Decoded, loaded: _Loaded) -> tuple[TapOutput | None, dict[str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import sys
 import time
 import warnings
@@ -15,12 +16,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from linkedout_lightning.errors import LinkedOutError, MissingExtraError
+from linkedout_lightning.errors import ConfigError, LinkedOutError, MissingExtraError
 from linkedout_lightning.tap.config import ExtractConfig
 from linkedout_lightning.tap.engines.decoding import DecodeStage
 from linkedout_lightning.tap.engines.extracting import TapStage
 from linkedout_lightning.tap.engines.options import EngineOptions, Workers, workers_for
-from linkedout_lightning.tap.engines.rows import Done, decoded_row, done_of, unit_row
+from linkedout_lightning.tap.engines.rows import Done, blocks_of, done_of, unit_rows
 from linkedout_lightning.tap.job import Job
 from linkedout_lightning.tap.sharing import Unit
 
@@ -50,8 +51,10 @@ class RayCluster:
     @contextlib.contextmanager
     def joined(cls, config: ExtractConfig) -> Iterator[RayCluster]:
         """Ray as the caller has it, or the cluster of ``RAY_ADDRESS``, or one for this job."""
-        talkative = "RAY_BACKEND_LOG_LEVEL" in os.environ
-        for name, value in _ENVIRONMENT.items():
+        address = os.environ.get("RAY_ADDRESS")
+        # What a cluster has to say should be seen; one that is started for the job is to be quiet.
+        talkative = address is not None or "RAY_BACKEND_LOG_LEVEL" in os.environ
+        for name, value in ({} if address else _ENVIRONMENT).items():
             os.environ.setdefault(name, value)
         try:
             import ray
@@ -64,10 +67,14 @@ class RayCluster:
         with warnings.catch_warnings(), _no_stderr(unless=talkative):
             # Ray's daemons are forked and then run another program: no store is open there.
             warnings.filterwarnings("ignore", "lance is not fork-safe")
-            if mine and os.environ.get("RAY_ADDRESS"):
+            if mine and address:
+                _check_address(address)
                 ray.init(**_QUIET)
             elif mine:
                 planned = _start(config)
+        stack = contextlib.ExitStack()
+        # Ray prints what happens to its workers, where `--json` has its document alone.
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         try:
             logging.getLogger("ray.data").setLevel(logging.ERROR)
             if planned is None:
@@ -84,8 +91,9 @@ class RayCluster:
             name = f"by Ray {ray.__version__} on {machines}, started or joined in {spent:.1f} s"
             yield cls(planned, name)
         finally:
-            if mine:
-                ray.shutdown()
+            with stack:
+                if mine:
+                    ray.shutdown()
 
     def run(self, units: Sequence[Unit], config: ExtractConfig, job: Job) -> Iterator[Done]:
         """Send units through the workers; each comes back once it is in the store."""
@@ -103,11 +111,14 @@ class RayCluster:
                 yield from done_of(table)
 
     def _rows(self, units: Sequence[Unit], config: ExtractConfig, job: Job) -> Any:
-        """The stages as Ray has them; every unit is a block of its own."""
+        """The stages as Ray has them, block by block."""
         from ray.data import ActorPoolStrategy, from_arrow
 
+        blocks = blocks_of(units, workers=self.workers.actors)
         if any(unit.watch for unit in units):
-            rows = from_arrow([unit_row(_absolute_unit(unit)) for unit in units]).map_batches(
+            rows = from_arrow(
+                [unit_rows(map(_absolute_unit, some)) for some in blocks]
+            ).map_batches(
                 DecodeStage,
                 fn_constructor_args=(job.sampler,),
                 fn_constructor_kwargs={
@@ -124,7 +135,7 @@ class RayCluster:
             )
         else:
             stage = DecodeStage(None, sources=(), columns=job.tap.columns)
-            rows = from_arrow([decoded_row(stage.decode(unit)) for unit in units])
+            rows = from_arrow([stage(block) for block in blocks])
         return rows.map_batches(
             TapStage,
             fn_constructor_args=(_absolute(config, on_gpu=self.workers.gpus > 0), job.sampler),
@@ -161,6 +172,21 @@ def _start(config: ExtractConfig) -> Workers:
         **_QUIET,
     )
     return planned
+
+
+def _check_address(address: str) -> None:
+    """Ray itself waits for minutes, and then ends the process.
+
+    Raises:
+        ConfigError: Nobody answers.
+    """
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()) or "/" in host:
+        return  # "auto", or a client's address: Ray knows
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConfigError(f"RAY_ADDRESS is {address!r}, where nobody answers: {error}") from error
 
 
 @contextlib.contextmanager

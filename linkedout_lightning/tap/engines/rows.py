@@ -8,7 +8,7 @@ here, which workers that decode do without.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from linkedout_lightning.video import Frames
 
 _BYTES = pa.list_(pa.large_binary())
+_HANDED = pa.schema([("number", pa.int64()), ("watch", pa.bool_()), ("items", pa.string())])
+_MOST_ITEMS = 512
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,40 @@ class Done:
     ready: float
 
 
-def unit_row(unit: Unit) -> pa.Table:
-    """A unit as it is handed out."""
-    text = json.dumps([asdict(item) for item in unit.items])
-    return pa.table({"number": [unit.number], "watch": [unit.watch], "items": [text]})
+def unit_rows(units: Iterable[Unit]) -> pa.Table:
+    """Units as they are handed out."""
+    rows = [
+        {
+            "number": unit.number,
+            "watch": unit.watch,
+            "items": json.dumps([asdict(item) for item in unit.items]),
+        }
+        for unit in units
+    ]
+    return pa.Table.from_pylist(rows, schema=_HANDED)
+
+
+def blocks_of(units: Sequence[Unit], *, workers: int) -> Iterator[list[Unit]]:
+    """Units that travel, and are committed, together: one with files, or some texts.
+
+    A commit costs more than the texts of one unit; frames take too much room for more.
+
+    Args:
+        units: The units, those with files first.
+        workers: How many share them; each is to get several blocks.
+    """
+    texts = sum(len(unit.items) for unit in units if not unit.watch)
+    most = max(1, min(_MOST_ITEMS, texts // (4 * workers)))
+    block: list[Unit] = []
+    for unit in units:
+        if block and (
+            unit.watch or block[-1].watch or sum(len(u.items) for u in [*block, unit]) > most
+        ):
+            yield block
+            block = []
+        block.append(unit)
+    if block:
+        yield block
 
 
 def handed_of(table: pa.Table) -> list[Handed]:
@@ -104,23 +136,9 @@ def handed_of(table: pa.Table) -> list[Handed]:
     ]
 
 
-def decoded_row(unit: Decoded) -> pa.Table:
-    """A decoded unit as it travels."""
-    arrays: list[np.ndarray] = []
-    items = [
-        [asdict(item), {name: _described(frames, arrays) for name, frames in seen.items()}]
-        for item, seen in unit.items
-    ]
-    facts = {
-        "items": items,
-        "failures": unit.failures,
-        "stamps": unit.stamps,
-        "watch": unit.watch,
-        "seconds": unit.seconds,
-    }
-    return pa.table(
-        {"number": [unit.number], "facts": [json.dumps(facts)], "frames": _bytes(arrays)}
-    )
+def decoded_rows(units: Iterable[Decoded]) -> pa.Table:
+    """Decoded units as they travel."""
+    return pa.concat_tables([_decoded_row(unit) for unit in units])
 
 
 def decoded_of(table: pa.Table) -> list[Decoded]:
@@ -145,6 +163,24 @@ def done_rows(units: Sequence[Done]) -> pa.Table:
 def done_of(table: pa.Table) -> list[Done]:
     """The units of such rows."""
     return [Done(**json.loads(text)) for text in table["done"].to_pylist()]
+
+
+def _decoded_row(unit: Decoded) -> pa.Table:
+    arrays: list[np.ndarray] = []
+    items = [
+        [asdict(item), {name: _described(frames, arrays) for name, frames in seen.items()}]
+        for item, seen in unit.items
+    ]
+    facts = {
+        "items": items,
+        "failures": unit.failures,
+        "stamps": unit.stamps,
+        "watch": unit.watch,
+        "seconds": unit.seconds,
+    }
+    return pa.table(
+        {"number": [unit.number], "facts": [json.dumps(facts)], "frames": _bytes(arrays)}
+    )
 
 
 def _described(frames: Frames, arrays: list[np.ndarray]) -> dict[str, Any]:
