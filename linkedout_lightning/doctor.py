@@ -29,6 +29,7 @@ _PARTS = {
     "accelerate": ("video", "models spread over devices, GGUF files"),
     "gguf": ("video", "text models in GGUF files"),
     "jinja2": ("report", "report.html"),
+    "ray": ("ray", "extraction on Ray"),
 }
 
 
@@ -171,7 +172,7 @@ def _recbole() -> Iterator[Finding]:
         detail = f"{recbole}; the adapters are made for {RECBOLE}"
         yield Finding("recbole", "wrong", detail, f"pip install --no-deps recbole=={RECBOLE}")
     else:
-        yield Finding("recbole", "ok", f"{recbole} (without ray, which only its tuner imports)")
+        yield Finding("recbole", "ok", f"{recbole} (but for its tuner, which wants an old ray)")
     if pandas and int(pandas.partition(".")[0]) >= 3:
         yield Finding(
             "pandas",
