@@ -8,6 +8,7 @@ import json
 import re
 
 import pytest
+from made_up import write_result
 from made_up_ablation import LAYERS, SLOTS, made_up_plan, write_spec
 from pages import pictures_inside_their_frames, read_alone
 
@@ -276,6 +277,33 @@ def test_nothing_finished_still_makes_a_page(config):
     assert "The base was not finished" in empty["findings"][0]
     assert "The base was not finished" in render_markdown(empty)
     read_alone(render_html(empty))
+
+
+def test_finished_cells_of_a_comparison_are_taken_over(config, inputs, tmp_path, monkeypatch):
+    wanted = config(
+        store=inputs.store, axes=("controls",), html=False, reuse=(str(tmp_path / "x"),)
+    )
+    comparison = dataclasses.replace(
+        wanted.base(), out=str(tmp_path / "x"), encoders=("linkedout+id", "id", "random+id")
+    )
+    ours, of_id, of_noise = plan(comparison)
+    write_result(ours, checkpoint="best.ckpt")
+    write_result(of_id)
+    write_result(of_noise, error="MemoryError: no")
+    started = []
+    monkeypatch.setattr(
+        "linkedout_lightning.compare.run.run_cells",
+        lambda cells, **options: started.extend(cell.name for cell in cells) or {},
+    )
+    done = ablate(wanted, progress=False)
+    assert {cell["encoder"] for cell in done["cells"]} == {"base", "controls=ID alone"}
+    assert len(started) == 4
+    assert "controls=random features" in started
+    assert all(cell["checkpoint"] is None for cell in done["cells"])
+    base = tmp_path / "out" / done["cells"][0]["folder"] / "ranks.safetensors"
+    assert base.read_bytes() == (ours.folder / "ranks.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match=r"`reuse` names .*which holds no cells"):
+        ablate(dataclasses.replace(wanted, reuse=(str(tmp_path / "y"),)), progress=False)
 
 
 def test_cells_run_once_and_one_that_fails_stops_nobody(inputs, tmp_path, monkeypatch):

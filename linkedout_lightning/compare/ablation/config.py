@@ -24,6 +24,8 @@ class AblateConfig:
         store: Feature store that the rows read.
         out: Folder for the results; cells that stand there with the same configuration, data and
             features are not run again.
+        reuse: Folders of comparisons or ablations whose finished cells are taken over where they
+            are the same to the fingerprint.
         encoder: The base: linkedout, mean, concat, weighted-sum or mlp, with +id for a learned ID
             vector beside the features; or dff.
         backbone: Sequence model: sasrec, gru4rec, nextitnet.
@@ -73,6 +75,7 @@ class AblateConfig:
     interactions: str
     store: str
     out: str = "runs/ablate"
+    reuse: tuple[str, ...] = ()
     encoder: str = "linkedout+id"
     backbone: str = "sasrec"
     seeds: tuple[int, ...] = (0,)

@@ -10,6 +10,7 @@ from linkedout_lightning.compare.ablation.markdown import render_markdown, rende
 from linkedout_lightning.compare.ablation.results import collect
 from linkedout_lightning.compare.ablation.rows import plan_ablation
 from linkedout_lightning.compare.files import write_json, write_text
+from linkedout_lightning.compare.reuse import take_over
 from linkedout_lightning.compare.run import Comparison, only_one_in, run_waiting
 
 
@@ -47,6 +48,7 @@ def ablate(config: AblateConfig, *, progress: bool = True) -> Ablation:
     planned = plan_ablation(config)
     out = Path(config.out)
     with only_one_in(out):
+        take_over(planned.cells, config.reuse)
         failures = run_waiting(planned.cells, planned.base, progress=progress)
         document: dict[str, Any] = collect(planned, grid=config.grid, failures=failures)
         write_json(out / "ablation.json", document)
