@@ -3,7 +3,9 @@
 Short videos in eight formats are damaged by a seeded generator (flipped bytes; with ``--others``
 also truncated files and files with blocks doubled, swapped or cut out) and decoded by a pool of
 workers. Each must give frames or a reason; a hang would end at the time limit and be counted, and
-so would a crash. The memory of this process and of the workers is taken all along the way.
+so would a crash. The memory of this process and of the workers is taken all along the way; and
+then, as a worker's memory follows the largest frame so far, the same clips go several times through
+one worker that is never replaced.
 
     python benchmarks/fuzz.py
     python benchmarks/fuzz.py --folder CLIPS
@@ -34,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "video"))
 from mutations import KINDS, spoilt_videos, write_seeds
 
 from linkedout_lightning.errors import VideoDecodeError
-from linkedout_lightning.video import DecodePool, FrameSampler
+from linkedout_lightning.video import DecodePool, FrameSampler, isolation
 
 FLIPS, OTHERS = KINDS[:2], KINDS[2:]
 
@@ -113,6 +115,28 @@ def run(backend: str, originals: list[Path], arguments: argparse.Namespace) -> d
     }
 
 
+def rounds(backend: str, originals: list[Path], arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same clips again and again through one worker: memory that grows is lost."""
+    isolation.VIDEOS_A_PROCESS = sys.maxsize
+    sampler = FrameSampler(8, size=(64, 64), backend=backend, timeout_s=arguments.timeout_s)
+    memory = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        DecodePool(sampler, workers=1) as pool,
+    ):
+        for _ in range(arguments.rounds):
+            rng = np.random.default_rng(arguments.seed)
+            for _ in pool.map(spoilt_videos(originals, Path(folder), 480, rng=rng)):
+                pass
+            memory.append(_memory(480, pool))
+    return {
+        "clips": 480,
+        "worker_mb_after_each_round": [mb for row in memory for mb in row["workers_mb"]],
+        "parent_mb_after_each_round": [row["parent_mb"] for row in memory],
+        "worker_restarts": memory[-1]["restarts"],
+    }
+
+
 def _paths(
     originals: list[Path], folder: Path, arguments: argparse.Namespace, written: deque[Path]
 ) -> Iterator[Path]:
@@ -152,6 +176,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=2000, help="clips with flipped bytes")
     parser.add_argument("--others", type=int, default=400, help="clips with other damage")
     parser.add_argument("--backends", nargs="+", default=["pyav", "decord"])
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--timeout-s", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -163,6 +188,9 @@ def main() -> None:
             small = (p for p in sorted(arguments.folder.iterdir()) if p.stat().st_size <= 1 << 20)
             originals += [path for path in small if path.is_file()]
         results = [run(backend, originals, arguments) for backend in arguments.backends]
+        synthetic = originals[: len(formats)]
+        for result in results:
+            result["rounds"] = rounds(result["backend"], synthetic, arguments)
     # Imports torch, which would hide what the pool itself takes.
     from linkedout_lightning.compare.environment import environment
 
