@@ -57,6 +57,7 @@ _NATIVE = (
     "cold_share", "split_seed", "min_len", "user_column", "item_column", "time_column", "blocks",
     "heads", "gru_layers", "loss", "negatives", "weight_decay", "dropout", "gradient_clip",
     "precision", "layers", "slots", "id_fusion", "cold_calibration",
+    "candidates",
 )  # fmt: skip
 _SPELLED = {"SASRec": "sasrec", "GRU4Rec": "gru4rec"}  # as the native engine has them
 _METRICS = {"HR": "Hit", "NDCG": "NDCG", "MRR": "MRR"}
@@ -294,7 +295,7 @@ def _refuse_native(config: CompareConfig) -> None:
             if name == "interactions":
                 instead = "`dataset`"
             elif name in LATER:
-                instead = "none; `linkedout recbole` takes it in its section `linkedout:`"
+                instead = "none: of these, `linkedout recbole` alone has layers and id_fusion"
             raise ConfigError(
                 f"`{name}` is {getattr(config, name)!r}, which the native engine reads; with the "
                 f"engine recbole give {instead}"

@@ -100,6 +100,8 @@ class CompareConfig:
         heads: Attention heads of SASRec.
         gru_layers: Layers of GRU4Rec.
         loss: full, in_batch or sampled; none given: the preset's, or full.
+        candidates: all, or trained: items that training never saw are no candidates of the full
+            loss and no negatives of the sampled one, which would only push cold items down.
         negatives: Shared negatives of the sampled loss.
         lr: Learning rate of AdamW; none given: 0.001. With the engine recbole its learning_rate,
             of the optimiser that RecBole's `learner` names; none given: RecBole's.
@@ -197,6 +199,7 @@ class CompareConfig:
     heads: int = 2
     gru_layers: int = 1
     loss: str | None = None
+    candidates: str = "all"
     negatives: int = 2048
     lr: float | None = None
     weight_decay: float | None = None

@@ -10,6 +10,7 @@ from linkedout_lightning.compare.tunables import (
     BACKBONES,
     LATER,
     NATIVE_DEFAULTS,
+    OF_FEATURES,
     PRESETS,
     TUNABLE,
     one_of,
@@ -109,8 +110,10 @@ def settings(
         chosen["named_store"] = config.encoder(encoder).base in config.stores
         if config.precision != DEFAULT_PRECISION:
             chosen["precision"] = config.precision
-        reads = config.encoder(encoder).wants_features
-        chosen = {n: v for n, v in chosen.items() if n not in LATER or (reads and v != LATER[n])}
+        idle = {name for name, default in LATER.items() if chosen[name] == default}
+        if not config.encoder(encoder).wants_features:
+            idle |= set(OF_FEATURES)
+        chosen = {name: value for name, value in chosen.items() if name not in idle}
     return chosen
 
 

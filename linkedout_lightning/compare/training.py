@@ -16,6 +16,7 @@ from linkedout_lightning.compare.names import EncoderName
 from linkedout_lightning.compare.native import DATA_SETTINGS, DEFAULT_PRECISION
 from linkedout_lightning.compare.recording import Recorder
 from linkedout_lightning.compare.summaries import count_parameters, gate_summary
+from linkedout_lightning.compare.tunables import LATER
 from linkedout_lightning.data import InteractionDataModule
 from linkedout_lightning.errors import DataError
 from linkedout_lightning.evaluation.baselines import CoOccurrence, Popularity, Scorer
@@ -177,7 +178,8 @@ def build_model(
         max_len=settings["max_len"],
         ks=tuple(settings["ks"]),
         slices=data.popularity_slices(),
-        cold_calibration=settings.get("cold_calibration", "none"),
+        cold_calibration=settings.get("cold_calibration", LATER["cold_calibration"]),
+        candidates=settings.get("candidates", LATER["candidates"]),
         **{key: settings[key] for key in ("loss", "negatives", "lr", "weight_decay", "dropout")},
     )
 

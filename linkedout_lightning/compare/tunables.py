@@ -36,9 +36,13 @@ LATER: dict[str, Any] = {
     "slots": None,
     "id_fusion": "concat",
     "cold_calibration": "none",
+    "candidates": "all",
 }
 """Settings that came after cells had been finished, and the values that those cells had: at these
 they are no part of a cell, whose fingerprint stays what it was."""
+
+OF_FEATURES = ("layers", "slots", "id_fusion", "cold_calibration")
+"""Those of them that mean nothing to an encoder without features."""
 
 TUNABLE = (
     *OF_ENCODER,
@@ -128,6 +132,7 @@ _CHOICES = {
     "compressor": ("latent", "mlp", "mean"),
     "id_fusion": ("none", "add", "concat", "gate"),
     "cold_calibration": ("none", "moments"),
+    "candidates": ("all", "trained"),
 }
 _NAMES: dict[str, tuple[type, str]] = {
     "layers": (int, "layers of the store by their numbers"),

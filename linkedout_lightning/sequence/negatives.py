@@ -32,7 +32,8 @@ class NegativeSampler(nn.Module):
         draws: Negatives a batch, ``K``.
         sampling: ``"uniform"``, or ``"popularity"``: in proportion to the training count, so items
             without a training interaction are never drawn.
-        counts: ``(N + 1,)`` training counts, needed for ``"popularity"``.
+        counts: ``(N + 1,)`` training counts, needed for ``"popularity"`` and ``trained_only``.
+        trained_only: Draw no item without a training interaction.
 
     Example:
         >>> NegativeSampler(5, draws=3)().items.shape
@@ -49,6 +50,7 @@ class NegativeSampler(nn.Module):
         draws: int,
         sampling: str = "uniform",
         counts: Tensor | None = None,
+        trained_only: bool = False,
     ) -> None:
         super().__init__()
         if sampling not in SAMPLINGS:
@@ -62,6 +64,10 @@ class NegativeSampler(nn.Module):
             if counts is None:
                 raise ConfigError("sampling='popularity' needs the items' training counts")
             weight = counts.double().clone()
+        elif trained_only:
+            if counts is None:
+                raise ConfigError("trained_only needs the items' training counts")
+            weight = (counts > 0).double()
         weight[0] = 0.0  # padding
         share = weight / weight.sum()
         self.draws = draws

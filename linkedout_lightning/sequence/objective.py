@@ -17,6 +17,7 @@ from linkedout_lightning.sequence.losses import full_loss, in_batch_loss, sample
 from linkedout_lightning.sequence.negatives import NegativeSampler
 
 LOSSES = ("full", "in_batch", "sampled")
+CANDIDATES = ("all", "trained")
 
 
 class BatchLoss(NamedTuple):
@@ -40,6 +41,10 @@ class NextItemObjective(nn.Module):
         counts: ``(N + 1,)`` training counts; may follow later through :meth:`use_counts`.
         negatives: Draws a batch, for ``sampled``.
         negative_sampling: ``"uniform"`` or ``"popularity"``.
+        candidates: ``"all"``, or ``"trained"``: items without a training interaction are no
+            candidates of ``full`` and no negatives of ``sampled``. They are never a target, so as
+            candidates they are only ever pushed down, with all new items that resemble them.
+            ``in_batch`` never has them.
         chunk_size: Rows of the softmax in memory at a time; by default what fits a cache.
 
     Raises:
@@ -47,6 +52,8 @@ class NextItemObjective(nn.Module):
     """
 
     log_popularity: Tensor | None
+    trained: Tensor | None
+    column: Tensor | None
 
     def __init__(
         self,
@@ -56,25 +63,34 @@ class NextItemObjective(nn.Module):
         counts: Tensor | None = None,
         negatives: int = 2048,
         negative_sampling: str = "uniform",
+        candidates: str = "all",
         chunk_size: int | None = None,
     ) -> None:
         super().__init__()
         if loss not in LOSSES:
             raise ConfigError(f"unknown loss {loss!r}; give one of {', '.join(LOSSES)}")
+        if candidates not in CANDIDATES:
+            raise ConfigError(
+                f"`candidates` is {candidates!r}; give one of {', '.join(CANDIDATES)}"
+            )
+        self.candidates = candidates
         self.loss, self.num_items, self.chunk_size = loss, num_items, chunk_size
         self.negatives, self.negative_sampling = negatives, negative_sampling
-        self.register_buffer("log_popularity", None, persistent=False)
+        for name in ("log_popularity", "trained", "column"):
+            self.register_buffer(name, None, persistent=False)
         self.sampler: NegativeSampler | None = None
         if counts is not None:
             self.use_counts(counts)
-        elif loss == "sampled" and negative_sampling != "popularity":
+        elif loss == "sampled" and negative_sampling != "popularity" and candidates == "all":
             self.sampler = NegativeSampler(num_items, draws=negatives, sampling=negative_sampling)
 
     @property
     def needs_counts(self) -> bool:
         """Whether training counts are still to be given."""
-        return (self.loss == "in_batch" and self.log_popularity is None) or (
-            self.loss == "sampled" and self.sampler is None
+        return (
+            (self.loss == "in_batch" and self.log_popularity is None)
+            or (self.loss == "sampled" and self.sampler is None)
+            or (self.loss == "full" and self.candidates == "trained" and self.trained is None)
         )
 
     def use_counts(self, counts: Tensor, device: torch.device | None = None) -> None:
@@ -99,8 +115,16 @@ class NextItemObjective(nn.Module):
                 draws=self.negatives,
                 sampling=self.negative_sampling,
                 counts=counts,
+                trained_only=self.candidates == "trained",
             )
             self.sampler = sampler.to(device)
+        elif self.candidates == "trained":
+            known = counts.clone()
+            known[0] = 0
+            trained = known.nonzero().squeeze(1)  # (C,)
+            column = torch.zeros(self.num_items + 1, dtype=torch.int64)
+            column[trained] = torch.arange(1, len(trained) + 1)
+            self.trained, self.column = trained.to(device), column.to(device)
 
     def forward(self, encoder: ItemEncoder, backbone: nn.Module, items: Tensor) -> BatchLoss:
         """Loss of a batch ``items`` ``(B, M + 1)`` int64, left-padded with 0."""
@@ -110,6 +134,9 @@ class NextItemObjective(nn.Module):
             table = encoder.all_items()  # (N + 1, H)
             states = _states(backbone, table, items, real)
             target = targets.flatten()[real]
+            if self.trained is not None and self.column is not None:
+                table = torch.cat([table[:1], table.index_select(0, self.trained)])  # (C + 1, H)
+                target = self.column[target]
             value = full_loss(states, table, target, chunk_size=self.chunk_size)
         elif self.loss == "in_batch":
             value = self._in_batch(encoder, backbone, items, real)

@@ -56,10 +56,14 @@ class SequentialRecommender(pl.LightningModule):
         dropout: Dropout of a backbone given by name.
         backbone_options: Further arguments of a backbone given by name: ``blocks``, ``heads``;
             ``hidden``, ``layers``; ``blocks``, ``dilations``, ``kernel``.
-        item_counts: ``(N + 1,)`` training interactions by item, for ``in_batch`` and for negatives
-            by popularity. By default the data module's ``train_counts``.
+        item_counts: ``(N + 1,)`` training interactions by item, for ``in_batch``, for negatives by
+            popularity and for ``candidates="trained"``. By default the data module's
+            ``train_counts``.
         negatives: Draws a batch for ``sampled``.
         negative_sampling: ``"uniform"`` or ``"popularity"``.
+        candidates: ``"all"``, or ``"trained"``: items without a training interaction are neither
+            candidates of ``full`` nor negatives of ``sampled``, which would only push cold items
+            down.
         chunk_size: Rows of the softmax in memory at a time; by default what fits a cache.
         cold_calibration: What a ranking does with the vectors of items without an ID of their own:
             ``"none"``, or ``"moments"``, which brings them to the mean and spread that trained
@@ -95,6 +99,7 @@ class SequentialRecommender(pl.LightningModule):
         item_counts: Tensor | None = None,
         negatives: int = 2048,
         negative_sampling: str = "uniform",
+        candidates: str = "all",
         chunk_size: int | None = None,
         cold_calibration: str = "none",
         ks: Sequence[int] = (10, 20),
@@ -133,6 +138,7 @@ class SequentialRecommender(pl.LightningModule):
             counts=item_counts,
             negatives=negatives,
             negative_sampling=negative_sampling,
+            candidates=candidates,
             chunk_size=chunk_size,
         )
         self.loss, self.max_len, self.ks = loss, max_len, tuple(ks)

@@ -72,3 +72,5 @@ def test_settings_that_came_later_change_a_fingerprint_only_where_they_are_set(t
         after = cells(**changes)
         assert after["linkedout+id"].fingerprint != before["linkedout+id"].fingerprint
         assert after["id"].fingerprint == before["id"].fingerprint
+    after = cells(candidates="trained")  # which changes every training
+    assert all(after[name].fingerprint != before[name].fingerprint for name in before)

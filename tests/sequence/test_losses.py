@@ -216,3 +216,47 @@ def test_sampler_refuses_what_it_cannot_do():
         NegativeSampler(5, draws=3, sampling="popularity")
     with pytest.raises(ValueError, match="positive"):
         NegativeSampler(5, draws=0)
+
+
+@pytest.mark.parametrize("loss", ["full", "sampled"])
+def test_items_that_training_never_saw_are_no_candidates_where_asked(loss):
+    from linkedout_lightning.encoders import IDItemEncoder
+    from linkedout_lightning.sequence import SASRec
+    from linkedout_lightning.sequence.objective import NextItemObjective
+
+    counts = torch.tensor([0, 3, 0, 2, 1, 0, 4])
+    items = torch.tensor([[0, 1, 3, 4], [6, 4, 3, 1]])
+    torch.manual_seed(0)
+    encoder, backbone = IDItemEncoder(6, dim=8), SASRec(8, max_len=3, dropout=0.0)
+    for candidates in ("all", "trained"):
+        objective = NextItemObjective(
+            loss, num_items=6, counts=counts, candidates=candidates, negatives=200
+        )
+        encoder.zero_grad()
+        value = objective(encoder, backbone, items).value
+        value.backward()
+        untouched = (encoder.weight.grad.abs().sum(1) == 0)[1:].tolist()
+        cold = [False, True, False, False, True, False]
+        assert untouched == (cold if candidates == "trained" else [False] * 6)
+    if loss == "full":  # by its formula: a softmax over four columns
+        table = encoder.all_items()
+        terms = []
+        for row in items:
+            row = row[row != 0]
+            mask = torch.ones(1, len(row) - 1, dtype=torch.bool)
+            states = backbone(table[row[:-1]][None], mask)[0]
+            for state, wanted in zip(states, row[1:].tolist(), strict=True):
+                column = [1, 3, 4, 6].index(wanted)
+                terms.append(F.cross_entropy(table[[1, 3, 4, 6]] @ state, torch.tensor(column)))
+        torch.testing.assert_close(value, torch.stack(terms).mean())
+
+
+def test_counts_are_asked_for_where_candidates_depend_on_them():
+    from linkedout_lightning.errors import ConfigError
+    from linkedout_lightning.sequence.objective import NextItemObjective
+
+    for loss in ("full", "sampled"):
+        assert NextItemObjective(loss, num_items=5, candidates="trained").needs_counts
+        assert not NextItemObjective(loss, num_items=5).needs_counts
+    with pytest.raises(ConfigError, match="`candidates` is 'warm'; give one of all, trained"):
+        NextItemObjective("full", num_items=5, candidates="warm")
