@@ -38,7 +38,9 @@ def store_spec(
     """
     seen = dict(tap.fingerprint())
     versions = {"torch": str(torch.__version__), "transformers": str(seen.pop("transformers", ""))}
-    frames: dict[str, Any] = {} if sampler is None else dict(sampler.fingerprint())
+    frames: dict[str, Any] = (
+        {} if sampler is None else dict(sampler.fingerprint(images="cover" in tap.sources))
+    )
     versions |= frames.pop("versions", {})
     return StoreSpec(
         model=str(seen["model"]),
