@@ -11,6 +11,7 @@ import hf_processors
 hf_processors.install()  # before anything imports lightning or transformers
 
 import pytest  # noqa: E402
+from object_server import bucket  # noqa: E402, F401 - a fixture
 from tiny_models import NEEDS_TORCHVISION, build_tiny_video_llm  # noqa: E402
 
 

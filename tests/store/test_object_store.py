@@ -1,33 +1,22 @@
-"""A store in an object store, played by moto's server: `pip install 'moto[server]'` runs these.
-
-Another environment's server does as well: name its program in LINKEDOUT_MOTO_SERVER.
-"""
+"""A store in an object store, played by moto's server; see `object_server.py`."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 import torch
+from object_server import NEEDS_SERVER
 from store_rows import equal_bits, make_spec, rows
 
 from linkedout_lightning import cli
 from linkedout_lightning.errors import StoreError
 from linkedout_lightning.store import FeatureStore
 
-SERVER = os.environ.get("LINKEDOUT_MOTO_SERVER") or shutil.which("moto_server")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(SERVER is None, reason="moto's server is not installed"),
-]
+pytestmark = [pytest.mark.slow, NEEDS_SERVER]
 
 WRITER = """
 import sys, torch
@@ -38,41 +27,6 @@ for i in range(12):
     values = torch.full((5, *store.spec.shape), float(i)).half()
     store.append([f"{name}-{i}-{j}" for j in range(5)], values, torch.ones(5, 3).bool())
 """
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen(
-        [str(SERVER), "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    options = {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT": address,
-        "AWS_ALLOW_HTTP": "true",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in options.items():
-            patch.setenv(name, value)
-        try:
-            for _ in range(100):
-                try:
-                    request = urllib.request.Request(f"{address}/bucket", method="PUT")
-                    urllib.request.urlopen(request, timeout=5).close()
-                    break
-                except OSError:
-                    time.sleep(0.2)
-            yield "s3://bucket"
-        finally:
-            server.terminate()
-            server.wait(10)
 
 
 def test_everything_that_a_folder_does(bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
