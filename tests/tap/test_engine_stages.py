@@ -127,6 +127,7 @@ def test_both_stages_make_what_a_plain_job_makes(config: ExtractConfig, tmp_path
     blocks = list(blocks_of(units, workers=1))
     assert [unit for block in blocks for unit in block] == units
     sent = [decoder(unit_rows(block)) for block in blocks]
+    decoder.close()
     back = [done for table in sent for done in done_of(worker(table))]
 
     assert [done.number for done in back] == [unit.number for unit in units]

@@ -71,6 +71,12 @@ class DecodeStage:
         spent = time.monotonic() - start
         return Decoded(unit.number, items, failures, stamps, unit.watch, spent)
 
+    def close(self) -> None:
+        """End the processes; the end of the worker does so too."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
     def _decoders(self) -> DecodePool:
         if self._pool is None:
             from linkedout_lightning.video import DecodePool
