@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 from object_server import bucket  # noqa: E402, F401 - a fixture
 from tiny_models import NEEDS_TORCHVISION, build_tiny_video_llm  # noqa: E402
 
-
 # How long an example takes says how busy the machine is, and nothing about the code.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
