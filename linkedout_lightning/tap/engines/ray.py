@@ -68,8 +68,7 @@ class RayCluster:
             # Ray's daemons are forked and then run another program: no store is open there.
             warnings.filterwarnings("ignore", "lance is not fork-safe")
             if mine and address:
-                _check_address(address)
-                ray.init(**_QUIET)
+                _join(address)
             elif mine:
                 planned = _start(config)
         stack = contextlib.ExitStack()
@@ -174,19 +173,29 @@ def _start(config: ExtractConfig) -> Workers:
     return planned
 
 
-def _check_address(address: str) -> None:
-    """Ray itself waits for minutes, and then ends the process.
+def _join(address: str) -> None:
+    """Connect to a cluster, of which Ray itself tries to hear for minutes.
 
     Raises:
-        ConfigError: Nobody answers.
+        ConfigError: Nobody answers, or it does not let this process in.
     """
+    import ray
+
     host, _, port = address.rpartition(":")
-    if not (host and port.isdecimal()) or "/" in host:
-        return  # "auto", or a client's address: Ray knows
+    if host and port.isdecimal() and "/" not in host:  # not "auto", nor a client's address
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except OSError as error:
+            raise ConfigError(
+                f"RAY_ADDRESS is {address!r}, where nobody answers: {error}"
+            ) from error
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except OSError as error:
-        raise ConfigError(f"RAY_ADDRESS is {address!r}, where nobody answers: {error}") from error
+        ray.init(**_QUIET)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"RAY_ADDRESS is {address!r}, but Ray could not join: {error}; a cluster with tokens "
+            "wants RAY_AUTH_MODE=token and the token here too"
+        ) from error
 
 
 @contextlib.contextmanager
