@@ -131,7 +131,7 @@ class _Count:
             f"{loading:.1f} s until a model was ready"
         )
         if (replaced := len(self.ready) - workers.actors) > 0:
-            run.notes.append(f"{replaced} workers were lost and replaced")
+            run.notes.append(f"workers with the model lost and replaced: {replaced}")
 
 
 @contextlib.contextmanager
