@@ -22,13 +22,15 @@ from linkedout_lightning.store import FeatureStore
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 VIDEOS, TEXTS = 40, 30
-# So slow that there is time to kill somebody in the middle.
+# The later videos wait for the test, so that whoever is to be killed is killed in the middle.
 DECODER = """
-import time
+import os, time
+from pathlib import Path
 from linkedout_lightning.video.backends.pyav import decode as plain
 
 def decode(path, settings):
-    time.sleep(0.4)
+    while int(Path(path).stem[1:]) >= 20 and not os.path.exists(os.environ["TEST_GO_ON"]):
+        time.sleep(0.05)
     return plain(path, settings)
 """
 BROKEN = {"v1", "v4", "empty"}
@@ -38,14 +40,15 @@ BROKEN = {"v1", "v4", "empty"}
 def command(tiny_video_llm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """``linkedout extract`` of a catalogue in units of four videos, so that there are many."""
     folder = tmp_path_factory.mktemp("catalogue")
-    (folder / "slow_decoder.py").write_text(DECODER)
+    (folder / "waiting_decoder.py").write_text(DECODER)
     table, videos = write_catalogue(folder, videos=VIDEOS, texts=TEXTS)
     words = f"--model {tiny_video_llm('idefics3')} --items {table} --videos {videos} --layers all"
-    words += " --backend slow_decoder:decode --frames 3 --batch-size 1 --device cpu --workers 1"
-    words += " --store-dtype float32 --json"
+    words += " --backend waiting_decoder:decode --frames 3 --batch-size 1 --device cpu --workers 1"
+    words += " --store-dtype float32 --timeout 600 --json"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("TEST_GO_ON", str(folder / "go-on"))
         yield [sys.executable, "-m", "linkedout_lightning.cli", "extract", *words.split()]
 
 
@@ -82,9 +85,17 @@ def report_of(process: subprocess.Popen[str], *, said: str | None = None) -> dic
     return json.loads(out)
 
 
+def hold() -> Path:
+    """Let the later videos wait until the file that this returns is there."""
+    go_on = Path(os.environ["TEST_GO_ON"])
+    go_on.unlink(missing_ok=True)
+    return go_on
+
+
 @pytest.fixture(scope="module")
 def wanted(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     out = tmp_path_factory.mktemp("plain") / "features"
+    hold().touch()
     ran = subprocess.run([*command, "--out", str(out)], check=False)
     assert ran.returncode == 3
     return FeatureStore.open(out)
@@ -126,17 +137,15 @@ def workers(process: subprocess.Popen[str], stage: str) -> list[psutil.Process]:
 
 
 def test_workers_are_killed_and_replaced(start, wanted: FeatureStore, tmp_path: Path) -> None:
-    out = tmp_path / "features"
+    out, go_on = tmp_path / "features", hold()
     process = start(out, engine="ray")
-    while not (decoding := workers(process, "DecodeStage)).submit")):
-        assert process.poll() is None
-        time.sleep(0.05)
-    decoding[0].kill()
     wait_for(out, 4, process)
-    models = workers(process, "TapStage")
-    assert len(models) == 2
-    models[0].kill()
+    for stage in ("DecodeStage", "TapStage"):
+        found = workers(process, stage)
+        assert len(found) == 2
+        found[0].kill()
     assert len(FeatureStore.open(out)) < len(wanted)
+    go_on.touch()
     report = report_of(process, said="A worker died or was killed")
     assert_same(out, wanted)
     assert report["exit_code"] == 3
@@ -152,7 +161,7 @@ def test_workers_are_killed_and_replaced(start, wanted: FeatureStore, tmp_path: 
 
 
 def test_a_driver_is_killed(start, wanted: FeatureStore, tmp_path: Path) -> None:
-    out = tmp_path / "features"
+    out, go_on = tmp_path / "features", hold()
     process = start(out, engine="ray")
     wait_for(out, 8, process)
     family = workers(process, "Stage")
@@ -161,6 +170,7 @@ def test_a_driver_is_killed(start, wanted: FeatureStore, tmp_path: Path) -> None
     process.wait()
     _, alive = psutil.wait_procs(family, timeout=30)
     assert alive == []
+    go_on.touch()
     there = len(FeatureStore.open(out))
     failed = len(FeatureStore.open(out).failures)
     assert 8 <= there < len(wanted)
