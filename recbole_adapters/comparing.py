@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linkedout_lightning.compare.files import content_digest, digest
+from linkedout_lightning.compare.files import absolute, content_digest, digest
 from linkedout_lightning.compare.names import EncoderName
 from linkedout_lightning.compare.tunables import LATER, OF_ENCODER, OF_TRAINING
 from linkedout_lightning.errors import ConfigError, DataError
@@ -160,7 +160,7 @@ def settings(
         "ks": config.ks,
         "monitor": config.monitor,
         "data_path": str(Path(path).absolute()) if path else None,
-        "store": str(Path(store).absolute()) if store else None,
+        "store": absolute(store) if store else None,
         "accelerator": config.accelerator,
         "gpu_id": device if config.devices == 1 else None,  # else each process sees one GPU
         "keep_checkpoints": config.keep_checkpoints,

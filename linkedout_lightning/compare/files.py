@@ -68,3 +68,13 @@ def content_digest(path: Path) -> str:
         with file.open("rb") as stream:
             total.update(hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()
+
+
+def absolute(store: str) -> str:
+    """A folder's whole path; the address of an object store is whole already.
+
+    Example:
+        >>> absolute("s3://bucket/features"), absolute("/data/features")
+        ('s3://bucket/features', '/data/features')
+    """
+    return store if "://" in store else str(Path(store).absolute())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linkedout_lightning.compare.files import content_digest
+from linkedout_lightning.compare.files import absolute, content_digest
 from linkedout_lightning.compare.tunables import (
     BACKBONES,
     LATER,
@@ -85,11 +85,6 @@ def inputs(config: CompareConfig) -> dict[str, Any]:
     return {"interactions": content_digest(Path(str(config.interactions)))}
 
 
-def _absolute(store: str) -> str:
-    """A folder's whole path; the address of an object store is whole already."""
-    return store if "://" in store else str(Path(store).absolute())
-
-
 def settings(
     config: CompareConfig, encoder: str, backbone: str, store: str | None
 ) -> dict[str, Any]:
@@ -101,7 +96,7 @@ def settings(
     chosen = {name: getattr(config, name) for name in (*DATA_SETTINGS, "ks", "split_seed")}
     chosen |= {
         "interactions": str(Path(str(config.interactions)).absolute()),
-        "store": _absolute(store) if store else None,
+        "store": absolute(store) if store else None,
     }
     if config.encoder(encoder).trains:
         chosen |= config.settings(encoder, backbone)
