@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
+
+from linkedout_lightning.machine import usable_cores
 
 Status = Literal["ok", "missing", "wrong"]
 
@@ -107,9 +108,10 @@ def doctor(config: DoctorConfig, *, progress: bool = True) -> Diagnosis:
 
 def _machine() -> Iterator[Finding]:
     yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     free = shutil.disk_usage(".").free / 2**30
-    yield Finding("machine", "ok", f"{cores} cores, {free:.0f} GiB free on the current disk")
+    yield Finding(
+        "machine", "ok", f"{usable_cores()} cores, {free:.0f} GiB free on the current disk"
+    )
 
 
 def _packages() -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from linkedout_lightning.errors import ConfigError, DataError
+from linkedout_lightning.wording import in_bytes
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -217,17 +218,3 @@ def duration(text: str) -> timedelta:
     if found is None:
         raise ConfigError(f"{text!r} is no span of time; give one such as 0, 30s, 10m, 12h or 7d")
     return timedelta(**{_UNITS[found[2]]: float(found[1])})
-
-
-def in_bytes(count: int) -> str:
-    """A number of bytes for people.
-
-    Example:
-        >>> in_bytes(3_145_728)
-        '3.0 MiB'
-    """
-    size, units = float(count), ["bytes", "KiB", "MiB", "GiB", "TiB"]
-    while size >= 1024 and len(units) > 1:
-        size /= 1024
-        units.pop(0)
-    return f"{count} bytes" if units[0] == "bytes" else f"{size:.1f} {units[0]}"

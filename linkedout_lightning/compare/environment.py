@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from linkedout_lightning.machine import usable_cores
+
 _PACKAGES = ("linkedout-lightning", "torch", "lightning", "torchmetrics", "numpy", "pylance")
 
 
@@ -27,7 +29,7 @@ def environment(*, recbole: bool = False) -> dict[str, Any]:
     devices = range(torch.cuda.device_count())
     return {
         "cpu": _cpu_name(),
-        "cores": available_cores(),
+        "cores": usable_cores(),
         "memory_gb": _memory_gb(),
         "accelerators": [torch.cuda.get_device_name(i) for i in devices],
         "platform": platform.platform(),
@@ -51,13 +53,6 @@ def shareable(argument: str) -> str:
         return argument
     inside = path.is_relative_to(Path.cwd())
     return option + equals + (str(path.relative_to(Path.cwd())) if inside else f"…/{path.name}")
-
-
-def available_cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _version(package: str) -> str | None:

@@ -10,13 +10,13 @@ from typing import Any
 
 from linkedout_lightning.compare.config import CompareConfig
 from linkedout_lightning.compare.display import choose_display
-from linkedout_lightning.compare.environment import available_cores
 from linkedout_lightning.compare.files import write_json, write_text
 from linkedout_lightning.compare.markdown import render_markdown, render_terminal
 from linkedout_lightning.compare.plan import Cell, plan, with_every_layer
 from linkedout_lightning.compare.processes import run_cells
 from linkedout_lightning.compare.results import collect
 from linkedout_lightning.errors import ConfigError
+from linkedout_lightning.machine import usable_cores
 
 
 class Comparison(dict[str, Any]):
@@ -115,7 +115,7 @@ def run_waiting(cells: Sequence[Cell], config: CompareConfig, *, progress: bool)
 def _fair_threads(jobs: int) -> int:
     """The user's own limit, or an equal share of the cores."""
     named = os.environ.get("OMP_NUM_THREADS", "")
-    return int(named) if named.isdigit() and int(named) else max(1, available_cores() // jobs)
+    return int(named) if named.isdigit() and int(named) else max(1, usable_cores() // jobs)
 
 
 @contextmanager

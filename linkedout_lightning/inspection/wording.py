@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from linkedout_lightning.upkeep import in_bytes
+from linkedout_lightning.wording import in_bytes
 
 _IDS, _REASON = 5, 90
 _DEAD = {

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from linkedout_lightning.machine import usable_cores
 from linkedout_lightning.store import FeatureStore
 from linkedout_lightning.tap.costs import store_bytes
 from linkedout_lightning.tap.cutting import (
@@ -124,7 +125,7 @@ def _try(
     """Run the sample: items with files, then those without."""
     tap, trial = job.tap, Trial()
     watched, read = chosen
-    workers = config.workers or _cores()
+    workers = config.workers or usable_cores()
     batches = _Batches(config, job)
     with ExitStack() as stack:
         bar = stack.enter_context(Progress(len(watched) + len(read), shown=progress))
@@ -147,7 +148,7 @@ def _try(
     line = Line(
         workers=workers,
         threads=preparer.threads,
-        cores=_cores(),
+        cores=usable_cores(),
         model_cores=trial.busy / trial.wall if trial.wall else 1.0,
         starting=trial.starting,
     )
@@ -307,12 +308,6 @@ def _of(found: dict[str, float], sample: Sequence[Item]) -> Seconds:
 
 def _unit(config: ExtractConfig) -> int:
     return _UNIT * (config.batch_size or VIDEO_BATCH)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _resident() -> int:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from linkedout_lightning.tap.forecast import FORMULA
+from linkedout_lightning.wording import in_bytes, in_time
 
 _PARTS = {
     "decode": "decoding",
@@ -129,18 +130,18 @@ class ExtractPlan:
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
     def _measured(self) -> list[str]:
-        low, high = map(duration, self.interval)
+        low, high = map(in_time, self.interval)
         mean, p95 = self.tokens
-        parts = ", ".join(f"{_PARTS[name]} {duration(spent)}" for name, spent in self.parts.items())
+        parts = ", ".join(f"{_PARTS[name]} {in_time(spent)}" for name, spent in self.parts.items())
         return [
             f"  sample       {self.sampled} items, {self.failed} of them failed",
             *(f"    {count:>6} x {reason}" for reason, count in self.reasons.items()),
             f"  speed        {self.items_per_second:.2f} items/s",
-            f"  time         {duration(self.seconds)} (95 %: {low} to {high})",
+            f"  time         {in_time(self.seconds)} (95 %: {low} to {high})",
             f"  bottleneck   {_PARTS[self.bottleneck]}; each part alone: {parts}",
-            f"  memory       {size(self.memory)} at the peak on {self.device} "
-            f"({size(self.memory_by_formula)} by the formula)",
-            f"  store        {size(self.store_now)} now, {size(self.store_end)} at the end, "
+            f"  memory       {in_bytes(self.memory)} at the peak on {self.device} "
+            f"({in_bytes(self.memory_by_formula)} by the formula)",
+            f"  store        {in_bytes(self.store_now)} now, {in_bytes(self.store_end)} at the end, "
             f"{self.bytes_per_item} bytes of features an item",
             f"  tokens       {mean:.0f} an item, 95 % have at most {p95:.0f}",
             f"  model        {self.flops_per_item / 1e9:.4g} GFLOP an item, at least "
@@ -152,37 +153,7 @@ class ExtractPlan:
                 for name, part in (("d", "decode"), ("p", "prepare"), ("m", "model"))
             )
             + f" s an item, {self.workers} workers, {self.threads} threads, {self.cores} cores, "
-            f"c {self.model_cores:.1f}, loading {duration(self.loading)}, start of the workers "
-            f"{duration(self.starting)}",
+            f"c {self.model_cores:.1f}, loading {in_time(self.loading)}, start of the workers "
+            f"{in_time(self.starting)}",
             *(f"  {line}" for line in FORMULA.splitlines()),
         ]
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them.
-
-    Example:
-        >>> duration(0.5), duration(75), duration(3 * 3600 + 59), duration(4 * 86400)
-        ('0.5 s', '1 min 15 s', '3 h 1 min', '4 d 0 h')
-    """
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    for large, small, unit, name in ((86400, 3600, "d", "h"), (3600, 60, "h", "min")):
-        if seconds >= large:
-            whole = round(seconds / small)
-            return f"{whole * small // large} {unit} {whole % (large // small)} {name}"
-    return f"{round(seconds) // 60} min {round(seconds) % 60} s"
-
-
-def size(count: float) -> str:
-    """Bytes as people say them.
-
-    Example:
-        >>> size(950), size(86_017_000), size(3.2e12)
-        ('950 B', '86.0 MB', '3.2 TB')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

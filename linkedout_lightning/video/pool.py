@@ -10,6 +10,7 @@ from functools import partial
 from queue import SimpleQueue
 
 from linkedout_lightning.errors import ConfigError, VideoDecodeError
+from linkedout_lightning.machine import usable_cores
 from linkedout_lightning.video.frames import Frames
 from linkedout_lightning.video.isolation import DecoderProcess
 from linkedout_lightning.video.room import Room, Task
@@ -47,7 +48,7 @@ class DecodePool:
         ahead: int | None = None,
         ahead_mb: int = 1024,
     ) -> None:
-        workers = workers if workers is not None else _usable_cores()
+        workers = workers if workers is not None else usable_cores()
         ahead = ahead if ahead is not None else 2 * workers
         if workers < 1 or ahead < 1:
             raise ConfigError(f"`workers` is {workers} and `ahead` is {ahead}; give numbers from 1")
@@ -144,9 +145,3 @@ class DecodePool:
             except BaseException as error:
                 self._room.release(task)
                 task.future.set_exception(error)
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from linkedout_lightning.errors import ConfigError, LinkedOutError, MissingExtraError
+from linkedout_lightning.machine import usable_cores
 from linkedout_lightning.tap.config import ExtractConfig
 from linkedout_lightning.tap.engines.decoding import DecodeStage
 from linkedout_lightning.tap.engines.extracting import TapStage
@@ -25,7 +26,6 @@ from linkedout_lightning.tap.engines.rows import Done, blocks_of, done_of, unit_
 from linkedout_lightning.tap.job import Job
 from linkedout_lightning.tap.sharing import Unit
 
-_FEW_PIECES = 16
 # Ray reads these as it is imported and started; what somebody has set stays.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -157,7 +157,7 @@ def _start(config: ExtractConfig) -> Workers:
     import torch
 
     options = EngineOptions.parse(config.engine_options)
-    cores, gpus = _usable_cores(), torch.cuda.device_count()
+    cores, gpus = usable_cores(), torch.cuda.device_count()
     planned = workers_for(
         options, device=config.device, cores=cores, gpus=gpus, decoders=config.workers or cores
     )
@@ -256,9 +256,3 @@ def _absolute_unit(unit: Unit) -> Unit:
         for item in unit.items
     )
     return replace(unit, items=items)
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
