@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from linkedout_lightning.tap.items import Item
-from linkedout_lightning.tap.sharing import Unit
 from linkedout_lightning.tap.types import TapInput
+from linkedout_lightning.tap.units import Unit
 
 if TYPE_CHECKING:
     from linkedout_lightning.tap.preparing import Preparer
@@ -49,7 +49,7 @@ def cut_units(
         once they are decoded; then texts, of like length together.
     """
     watched = [item for item in items if has_files(item, sources)]
-    window = (batch_size or VIDEO_BATCH) * _WINDOW
+    window = videos_a_unit(batch_size)
     cuts = [tuple(watched[start : start + window]) for start in range(0, len(watched), window)]
     units = [Unit(number, cut, True) for number, cut in enumerate(cuts)]
     read = [item for item in items if not has_files(item, sources)]
@@ -60,6 +60,11 @@ def cut_units(
     return units + [
         Unit(number, tuple(batch), False) for number, batch in enumerate(batches, len(units))
     ]
+
+
+def videos_a_unit(batch_size: int | None) -> int:
+    """How many items with files make a unit; that many are decoded ahead, too."""
+    return (batch_size or VIDEO_BATCH) * _WINDOW
 
 
 def has_files(item: Item, sources: Collection[str]) -> bool:

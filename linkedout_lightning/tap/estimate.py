@@ -27,6 +27,7 @@ from linkedout_lightning.tap.cutting import (
     has_files,
     text_batches,
     text_lengths,
+    videos_a_unit,
 )
 from linkedout_lightning.tap.forecast import Forecast, Kind, Line, Seconds, forecast
 from linkedout_lightning.tap.pipeline import Clock, PrepareThreads
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from linkedout_lightning.tap.job import Job
     from linkedout_lightning.video import DecodePool
 
-_UNIT = 4  # batches whose items are decoded before they are cut, as in a job
+_TEXT_BATCHES = 4  # of a trial, so that they differ in length
 _COMMIT_ROWS, _COMMIT_BYTES = 512, 2**26
 _BUSY = 1.5  # load a core
 _FEW = 2  # times the workers: fewer items do not show how workers share a machine
@@ -96,7 +97,10 @@ def estimate(
             write=write,
         )
         for kind, sample, unit in zip(
-            (watched, read), chosen, (_unit(config), config.batch_size or TEXT_BATCH), strict=True
+            (watched, read),
+            chosen,
+            (videos_a_unit(config.batch_size), config.batch_size or TEXT_BATCH),
+            strict=True,
         )
     ]
     sample = [item for kind in chosen for item in kind]
@@ -134,7 +138,7 @@ def _try(
         run = TrialRun(tap, preparer, trial)
         if watched:
             pool = stack.enter_context(_decoders(job, workers))
-            unit = _unit(config)
+            unit = videos_a_unit(config.batch_size)
             for start in range(0, len(watched), unit):
                 some = watched[start : start + unit]
                 inputs = run.decode(some, pool, sources=tap.sources, workers=workers)
@@ -167,11 +171,11 @@ class _Batches:
         )
 
     def of_videos(self, inputs: list[TapInput], *, most: int) -> Iterator[list[TapInput]]:
-        return self._cut(_repeated(inputs, min(_unit(self._config), most)))
+        return self._cut(_repeated(inputs, min(videos_a_unit(self._config.batch_size), most)))
 
     def of_texts(self, inputs: list[TapInput], *, most: int) -> Iterator[list[TapInput]]:
         batch_size = self._config.batch_size or TEXT_BATCH
-        many = _repeated(inputs, min(_UNIT * batch_size, most))
+        many = _repeated(inputs, min(_TEXT_BATCHES * batch_size, most))
         lengths = text_lengths(self._tap.prepare, [item.columns for item in many])
         return text_batches(
             many, lengths, batch_size=batch_size, batch_tokens=self._config.batch_tokens
@@ -304,10 +308,6 @@ def _notes(job: Job, trial: Trial, line: Line, sample: list[Item]) -> Iterator[s
 def _of(found: dict[str, float], sample: Sequence[Item]) -> Seconds:
     """Values of a sample, 0 where an item did not get so far."""
     return np.array([found.get(item.item_id, 0.0) for item in sample], dtype=np.float64)
-
-
-def _unit(config: ExtractConfig) -> int:
-    return _UNIT * (config.batch_size or VIDEO_BATCH)
 
 
 def _resident() -> int:

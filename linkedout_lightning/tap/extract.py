@@ -7,18 +7,16 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from linkedout_lightning.errors import ConfigError
-from linkedout_lightning.store import FeatureStore
-from linkedout_lightning.tap.claims import claims_on
 from linkedout_lightning.tap.config import ExtractConfig
-from linkedout_lightning.tap.cutting import VIDEO_BATCH, VideoCutter, cut_units
+from linkedout_lightning.tap.cutting import VIDEO_BATCH, VideoCutter, videos_a_unit
 from linkedout_lightning.tap.estimate import estimate
 from linkedout_lightning.tap.items import Item, read_items
-from linkedout_lightning.tap.job import Job, decide, work_of
+from linkedout_lightning.tap.job import Job, decide
+from linkedout_lightning.tap.joining import joined
 from linkedout_lightning.tap.pipeline import Feed, PrepareThreads
 from linkedout_lightning.tap.plan import shard_of
 from linkedout_lightning.tap.planned import ExtractPlan
@@ -26,11 +24,11 @@ from linkedout_lightning.tap.progress import Progress
 from linkedout_lightning.tap.pruning import gone_from
 from linkedout_lightning.tap.report import ExtractReport
 from linkedout_lightning.tap.running import BatchRunner
-from linkedout_lightning.tap.sharing import Unit, UnitSource
 from linkedout_lightning.tap.sink import StoreSink
 from linkedout_lightning.tap.stamps import stamp
 from linkedout_lightning.tap.tally import Tally
 from linkedout_lightning.tap.types import TapOutput
+from linkedout_lightning.tap.units import Unit
 
 if TYPE_CHECKING:
     from linkedout_lightning.tap.tap import VideoLLMTap
@@ -41,9 +39,6 @@ class Engine(Protocol):
     """Does what a job has to do, and fills in the tally."""
 
     def __call__(self, config: ExtractConfig, job: Job, run: Tally, *, progress: bool) -> None: ...
-
-
-_FEW_PIECES = 16
 
 
 def extract(
@@ -136,23 +131,7 @@ def _share(config: ExtractConfig, job: Job, run: Tally, *, progress: bool) -> No
     assert store is not None
     cuda = tap.device.type == "cuda"
     with ExitStack() as stack:
-        claims = stack.enter_context(claims_on(store.path, lease=config.lease))
-        # Once more, as whatever others finished before these claims were read is in the store now.
-        run.work = work_of(config, job.work.todo, tap, store.refresh())
-        units = cut_units(
-            run.work.todo,
-            tap.prepare,
-            sources=tap.sources,
-            batch_size=config.batch_size,
-            batch_tokens=config.batch_tokens,
-        )
-        second = FeatureStore.open(store.path)  # for the thread that feeds
-        source = UnitSource(
-            units,
-            claims,
-            columns=tap.columns,
-            still_todo=lambda some: work_of(config, some, tap, second.refresh()).todo,
-        )
+        claims, source, units = stack.enter_context(joined(config, job, run))
         stamps: dict[str, str] = {}
         bar = stack.enter_context(Progress(len(run.work.todo), shown=progress))
         sink = stack.enter_context(StoreSink(store, fingerprints=stamps, background=True))
@@ -188,14 +167,13 @@ def _share(config: ExtractConfig, job: Job, run: Tally, *, progress: bool) -> No
                     )
                     if done.piece.last:
                         number = done.piece.unit.number
-                        joined = TapOutput.cat(outputs) if outputs else None
-                        sink.add(joined, failures, then=partial(source.complete, [number]))
+                        output = TapOutput.cat(outputs) if outputs else None
+                        sink.add(output, failures, then=partial(source.complete, [number]))
                         outputs, failures = [], {}
             sink.flush()
             bar.others(source.by_others)
             left = source.wait(bar.waiting)
         bar.others(source.by_others)
-        run.by_others = source.by_others
         run.done, run.failures, run.tokens = sink.done, sink.failures, runner.tokens
         run.clock.seconds |= {
             "transfer": runner.transfer_seconds,
@@ -203,9 +181,6 @@ def _share(config: ExtractConfig, job: Job, run: Tally, *, progress: bool) -> No
             "write": sink.seconds,
             "prepare": run.clock.of("prepare") + runner.prepare_seconds,
         }
-    if store.refresh().pieces > _FEW_PIECES:
-        # Somebody who is at it too may have begun an append on a version of a moment ago.
-        store.compact(keep=timedelta(minutes=10) if run.by_others else timedelta(0))
 
 
 def _stamped(units: Iterator[Unit], tap: VideoLLMTap, stamps: dict[str, str]) -> Iterator[Unit]:
@@ -220,7 +195,7 @@ def _decoders(config: ExtractConfig, job: Job) -> DecodePool:
     from linkedout_lightning.video import DecodePool
 
     assert job.sampler is not None
-    ahead = (config.batch_size or VIDEO_BATCH) * 4
+    ahead = videos_a_unit(config.batch_size)
     return DecodePool(job.sampler, workers=config.workers, ahead=ahead)
 
 

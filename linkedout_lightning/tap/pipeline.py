@@ -20,14 +20,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from linkedout_lightning.tap.decoding import files_of, seen_of
-from linkedout_lightning.tap.sharing import Unit
 from linkedout_lightning.tap.types import TapBatch, TapInput
+from linkedout_lightning.tap.units import Unit
 
 if TYPE_CHECKING:
     from linkedout_lightning.tap.tap import VideoLLMTap
     from linkedout_lightning.video import DecodePool
 
-_BATCHES_AHEAD = 2  # beyond one a preparing thread
+BATCHES_AHEAD = 2  # beyond one a preparing thread
 _MOST_THREADS = 8
 
 Cut = Callable[[list[TapInput]], Iterable[list[TapInput]]]
@@ -134,7 +134,7 @@ class Feed:
         self._sources = frozenset(sources)
         self._clock = clock
         self._stop = threading.Event()
-        self._queue: queue.Queue[Any] = queue.Queue(preparer.threads + _BATCHES_AHEAD)
+        self._queue: queue.Queue[Any] = queue.Queue(preparer.threads + BATCHES_AHEAD)
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
     def __iter__(self) -> Iterator[Piece]:

@@ -141,8 +141,8 @@ class ExtractPlan:
             f"  bottleneck   {_PARTS[self.bottleneck]}; each part alone: {parts}",
             f"  memory       {in_bytes(self.memory)} at the peak on {self.device} "
             f"({in_bytes(self.memory_by_formula)} by the formula)",
-            f"  store        {in_bytes(self.store_now)} now, {in_bytes(self.store_end)} at the end, "
-            f"{self.bytes_per_item} bytes of features an item",
+            f"  store        {in_bytes(self.store_now)} now, {in_bytes(self.store_end)} at the "
+            f"end, {self.bytes_per_item} bytes of features an item",
             f"  tokens       {mean:.0f} an item, 95 % have at most {p95:.0f}",
             f"  model        {self.flops_per_item / 1e9:.4g} GFLOP an item, at least "
             f"{self.floor_seconds:.3g} s at the {self.peak_flops / 1e9:.0f} GFLOP/s of a square "

@@ -24,12 +24,11 @@ def gone_from(items: Sequence[Item], store: FeatureStore) -> list[str]:
     Raises:
         DataError: It would be more than half of the store: then it is rather the wrong table.
     """
-    stay = {item.item_id for item in items}
-    known = {*store.item_ids, *store.failures}
-    gone = sorted(known - stay)
-    if len(gone) > _MOST_SHARE * len(known):
+    gone = store.not_among(item.item_id for item in items)
+    known = len(store.not_among(()))
+    if len(gone) > _MOST_SHARE * known:
         raise DataError(
-            f"`prune` would remove {len(gone)} of the {len(known)} items of {store.path!r}, which "
+            f"`prune` would remove {len(gone)} of the {known} items of {store.path!r}, which "
             "looks like another catalogue; nothing was removed; if it is meant, use "
             "`linkedout delete`"
         )

@@ -7,29 +7,14 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from linkedout_lightning.tap.claims import Claim, Claims
 from linkedout_lightning.tap.items import Item
+from linkedout_lightning.tap.units import Unit
 
 _MOST_ITEMS = 512
 _SHORT_SECONDS, _LONG_SECONDS = 5.0, 30.0
 _POLL_SECONDS = 0.25, 2.0
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Items that are extracted and committed together, always the same ones.
-
-    Attributes:
-        number: Its place among the units.
-        items: The items.
-        watch: Whether files must be decoded for them.
-    """
-
-    number: int
-    items: tuple[Item, ...]
-    watch: bool
 
 
 class UnitSource:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from linkedout_lightning.errors import VideoDecodeError
 from linkedout_lightning.tap.costs import count_flops, memory_bytes
+from linkedout_lightning.tap.decoding import files_of, seen_of
 from linkedout_lightning.tap.pipeline import PrepareThreads
 from linkedout_lightning.tap.rates import settle
 from linkedout_lightning.tap.running import BatchRunner, Done
@@ -22,7 +22,7 @@ from linkedout_lightning.tap.types import TapBatch, TapInput, TapOutput
 if TYPE_CHECKING:
     from linkedout_lightning.tap.items import Item
     from linkedout_lightning.tap.tap import VideoLLMTap
-    from linkedout_lightning.video import DecodePool, Frames
+    from linkedout_lightning.video import DecodePool
 
 
 @dataclass
@@ -84,7 +84,7 @@ class TrialRun:
         self, items: Sequence[Item], pool: DecodePool, *, sources: Collection[str], workers: int
     ) -> list[TapInput]:
         """Decode items, as many at a time as there are workers; failures are noted."""
-        paths = [getattr(item, s) for item in items for s in sources if getattr(item, s)]
+        paths = [path for item in items for path in files_of(item, sources).values()]
         if not self.trial.decode:
             # The workers' start is not an item's: each decodes one video unseen.
             start = time.perf_counter()
@@ -93,20 +93,13 @@ class TrialRun:
 
         def one(item: Item) -> TapInput | str:
             start = time.perf_counter()
-            seen: dict[str, Frames] = {}
-            reason = ""
-            for source in sources:
-                if (path := getattr(item, source)) is None:
-                    continue
-                (outcome,) = pool.map([path])
-                if isinstance(outcome, VideoDecodeError):
-                    reason = reason or outcome.reason
-                else:
-                    seen[source] = outcome
-            self.trial.decode[item.item_id] = time.perf_counter() - start
-            return reason or TapInput(
-                item.item_id, seen.get("video"), item.columns, cover=seen.get("cover")
+            files = files_of(item, sources)
+            # One after the other, as a worker would.
+            seen = seen_of(
+                {name: outcome for name, file in files.items() for outcome in pool.map([file])}
             )
+            self.trial.decode[item.item_id] = time.perf_counter() - start
+            return seen if isinstance(seen, str) else TapInput.of(item, seen)
 
         with ThreadPoolExecutor(workers) as threads:
             outcomes = list(threads.map(one, items))

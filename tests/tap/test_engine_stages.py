@@ -24,13 +24,13 @@ from linkedout_lightning.tap.engines.rows import (
     decoded_of,
     decoded_rows,
     done_of,
-    handed_of,
     unit_rows,
+    units_of,
 )
 from linkedout_lightning.tap.extract import ExtractConfig, extract
 from linkedout_lightning.tap.items import Item, read_items
 from linkedout_lightning.tap.job import decide
-from linkedout_lightning.tap.sharing import Unit
+from linkedout_lightning.tap.units import Unit
 from linkedout_lightning.video import Frames
 
 
@@ -43,7 +43,7 @@ def test_a_unit_travels_whole() -> None:
     items = (Item("ä", "a.mp4", {"title": "x\n\0y"}, "a.jpg"), Item("b"), Item("\udcff"))
     table = unit_rows([Unit(7, items, watch=True)])
     assert table.num_rows == 1
-    (unit,) = handed_of(table)
+    (unit,) = units_of(table)
     assert (unit.number, unit.items, unit.watch) == (7, items, True)
 
     seen = [{"video": frames(2, 0), "cover": frames(1, 1)}, {}]

@@ -14,8 +14,8 @@ from test_running import StandIn
 from linkedout_lightning.tap.items import Item
 from linkedout_lightning.tap.pipeline import Clock, Feed, PrepareThreads
 from linkedout_lightning.tap.running import BatchRunner
-from linkedout_lightning.tap.sharing import Unit
 from linkedout_lightning.tap.types import TapBatch, TapInput
+from linkedout_lightning.tap.units import Unit
 from linkedout_lightning.video import DecodePool, FrameSampler
 
 

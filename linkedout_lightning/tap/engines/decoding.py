@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from linkedout_lightning.tap.decoding import files_of, seen_of
-from linkedout_lightning.tap.engines.rows import Decoded, Handed, decoded_rows, handed_of
+from linkedout_lightning.tap.engines.rows import Decoded, decoded_rows, units_of
 from linkedout_lightning.tap.items import Item
 from linkedout_lightning.tap.stamps import stamp
+from linkedout_lightning.tap.units import Unit
 
 if TYPE_CHECKING:
     from linkedout_lightning.video import DecodePool, Frames, FrameSampler
@@ -47,9 +48,9 @@ class DecodeStage:
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Rows of units to as many rows of decoded units, which stay together."""
-        return decoded_rows(map(self.decode, handed_of(units)))
+        return decoded_rows(map(self.decode, units_of(units)))
 
-    def decode(self, unit: Handed) -> Decoded:
+    def decode(self, unit: Unit) -> Decoded:
         """Decode the files of one unit."""
         start = time.monotonic()
         # What is changed while it is decoded is to be seen as changed.

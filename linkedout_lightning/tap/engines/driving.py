@@ -14,21 +14,17 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 from linkedout_lightning.errors import LinkedOutError
-from linkedout_lightning.tap.claims import Claims, claims_on
+from linkedout_lightning.tap.claims import Claims
 from linkedout_lightning.tap.config import ExtractConfig
-from linkedout_lightning.tap.cutting import cut_units
 from linkedout_lightning.tap.engines.options import Workers
 from linkedout_lightning.tap.engines.ray import RayCluster
 from linkedout_lightning.tap.engines.rows import Done
-from linkedout_lightning.tap.job import Job, work_of
+from linkedout_lightning.tap.job import Job
+from linkedout_lightning.tap.joining import joined
 from linkedout_lightning.tap.progress import Progress
-from linkedout_lightning.tap.sharing import UnitSource
 from linkedout_lightning.tap.tally import Tally
-
-_FEW_PIECES = 16
 
 
 def share_on_ray(config: ExtractConfig, job: Job, run: Tally, *, progress: bool) -> None:
@@ -45,26 +41,10 @@ def share_on_ray(config: ExtractConfig, job: Job, run: Tally, *, progress: bool)
         LinkedOutError: A worker found what no other worker can do better.
         MissingExtraError: Ray is not installed.
     """
-    tap, store = job.tap, job.store
-    assert store is not None
     begun = time.time()
     with ExitStack() as stack:
-        claims = stack.enter_context(claims_on(store.path, lease=config.lease))
+        claims, source, units = stack.enter_context(joined(config, job, run))
         stack.enter_context(_living(claims, config.lease))
-        run.work = work_of(config, job.work.todo, tap, store.refresh())
-        units = cut_units(
-            run.work.todo,
-            tap.prepare,
-            sources=tap.sources,
-            batch_size=config.batch_size,
-            batch_tokens=config.batch_tokens,
-        )
-        source = UnitSource(
-            units,
-            claims,
-            columns=tap.columns,
-            still_todo=lambda some: work_of(config, some, tap, store.refresh()).todo,
-        )
         bar = stack.enter_context(Progress(len(run.work.todo), shown=progress))
         cluster: RayCluster | None = None
         count = _Count()
@@ -85,12 +65,9 @@ def share_on_ray(config: ExtractConfig, job: Job, run: Tally, *, progress: bool)
             bar.others(source.by_others)
             left = source.wait(bar.waiting)
         bar.others(source.by_others)
-        run.by_others = source.by_others
         if cluster is not None:
             run.notes.append(cluster.name)
             count.tell(cluster.workers, begun=begun, run=run)
-    if store.refresh().pieces > _FEW_PIECES:
-        store.compact(keep=timedelta(minutes=10) if run.by_others else timedelta(0))
 
 
 @dataclass

@@ -25,17 +25,15 @@ from linkedout_lightning.store import FeatureStore
 from linkedout_lightning.tap.config import ExtractConfig
 from linkedout_lightning.tap.cutting import VIDEO_BATCH, VideoCutter
 from linkedout_lightning.tap.engines.rows import Decoded, Done, decoded_of, done_rows
-from linkedout_lightning.tap.pipeline import Clock, Piece, PrepareThreads
+from linkedout_lightning.tap.pipeline import BATCHES_AHEAD, Clock, Piece, PrepareThreads
 from linkedout_lightning.tap.running import BatchRunner
-from linkedout_lightning.tap.sharing import Unit
 from linkedout_lightning.tap.sink import StoreSink, store_spec
 from linkedout_lightning.tap.types import TapBatch, TapInput, TapOutput
+from linkedout_lightning.tap.units import Unit
 
 if TYPE_CHECKING:
     from linkedout_lightning.tap.tap import VideoLLMTap
     from linkedout_lightning.video import FrameSampler
-
-_BATCHES_AHEAD = 2  # beyond one a preparing thread
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,7 @@ class TapStage:
         self, unit: Decoded, batches: Sequence[list[TapInput]], threads: PrepareThreads
     ) -> Iterator[Piece]:
         """Batches that are being prepared, some of them from now on."""
-        ahead = threads.threads + _BATCHES_AHEAD
+        ahead = threads.threads + BATCHES_AHEAD
         begun = deque((batch, threads.submit(batch)) for batch in batches[:ahead])
         return self._rest(Unit(unit.number, (), unit.watch), begun, batches[ahead:], threads)
 

@@ -24,7 +24,7 @@ from linkedout_lightning.tap.engines.extracting import TapStage
 from linkedout_lightning.tap.engines.options import EngineOptions, Workers, workers_for
 from linkedout_lightning.tap.engines.rows import Done, blocks_of, done_of, unit_rows
 from linkedout_lightning.tap.job import Job
-from linkedout_lightning.tap.sharing import Unit
+from linkedout_lightning.tap.units import Unit
 
 # Ray reads these as it is imported and started; what somebody has set stays.
 _ENVIRONMENT = {

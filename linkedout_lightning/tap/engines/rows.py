@@ -16,29 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from linkedout_lightning.tap.items import Item
+from linkedout_lightning.tap.units import Unit
 
 if TYPE_CHECKING:
-    from linkedout_lightning.tap.sharing import Unit
     from linkedout_lightning.video import Frames
 
 _BYTES = pa.list_(pa.large_binary())
 _HANDED = pa.schema([("number", pa.int64()), ("watch", pa.bool_()), ("items", pa.string())])
 _MOST_ITEMS = 512
-
-
-@dataclass(frozen=True)
-class Handed:
-    """A unit as it is handed out.
-
-    Attributes:
-        number: The unit's.
-        items: Its items.
-        watch: Whether files are to be decoded for them.
-    """
-
-    number: int
-    items: tuple[Item, ...]
-    watch: bool
 
 
 @dataclass(frozen=True)
@@ -126,12 +111,10 @@ def blocks_of(units: Sequence[Unit], *, workers: int) -> Iterator[list[Unit]]:
         yield block
 
 
-def handed_of(table: pa.Table) -> list[Handed]:
-    """The units of some rows."""
+def units_of(table: pa.Table) -> list[Unit]:
+    """The units of such rows."""
     return [
-        Handed(
-            row["number"], tuple(Item(**item) for item in json.loads(row["items"])), row["watch"]
-        )
+        Unit(row["number"], tuple(Item(**item) for item in json.loads(row["items"])), row["watch"])
         for row in table.to_pylist()
     ]
 
