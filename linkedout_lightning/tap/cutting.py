@@ -8,7 +8,7 @@ committed whole. What a killed job leaves is the rest of that list, which is cut
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from linkedout_lightning.tap.items import Item
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 VIDEO_BATCH, TEXT_BATCH = 8, 32
 # 32 titles fit easily, 32 long documents would not; nor would 8 videos in full resolution.
 BATCH_TOKENS = 16_384
-_WINDOW = 4  # Batches whose videos are decoded before they are sorted by shape.
+_WINDOW = 4  # Batches whose videos are sorted by shape together.
 _T = TypeVar("_T")
+_Worded = TypeVar("_Worded", Item, TapInput)
 _Shapes = tuple[tuple[int, ...] | None, tuple[int, ...] | None]
 
 
@@ -109,6 +110,7 @@ def text_batches(
 class VideoCutter:
     """Cuts decoded items into batches: equal frames together, of like text length within.
 
+    A batch is there as soon as it is full, so that the model need not wait for a unit's last video.
     How many tokens frames of a shape become is found once a shape with a picture of noise, so that
     it does not depend on which items came first (some processors leave still parts out).
 
@@ -124,17 +126,36 @@ class VideoCutter:
         self._tokens: dict[_Shapes, int] = {}
 
     def __call__(self, items: Sequence[TapInput]) -> Iterator[list[TapInput]]:
-        """The batches of some items, the items of each shape in a row."""
+        """The batches of items that are decoded."""
+        return self.cut(self.ordered(items))
+
+    def ordered(self, items: Sequence[_Worded]) -> list[_Worded]:
+        """The order in which items are to be decoded, and to come to :meth:`cut`."""
         lengths = text_lengths(self._prepare, [item.columns for item in items])
-        by_shape: dict[_Shapes, list[int]] = {}
-        for index, item in enumerate(items):
-            by_shape.setdefault(_shapes(item), []).append(index)
-        for shapes, indices in by_shape.items():
-            indices.sort(key=lambda i: -lengths[i])
-            longest = self._tokens_of(shapes) + lengths[indices[0]]
-            size = max(1, min(self._batch_size, self._batch_tokens // max(1, longest)))
-            for start in range(0, len(indices), size):
-                yield [items[i] for i in indices[start : start + size]]
+        return [items[i] for i in sorted(range(len(items)), key=lambda i: -lengths[i])]
+
+    def cut(self, items: Iterable[TapInput]) -> Iterator[list[TapInput]]:
+        """The batches of items that come one by one, longest text first.
+
+        Yields:
+            Full batches as they fill, then what is left of each shape.
+        """
+        waiting: dict[_Shapes, list[TapInput]] = {}
+        sizes: dict[_Shapes, int] = {}
+        for item in items:
+            shapes = _shapes(item)
+            if shapes not in sizes:
+                sizes[shapes] = self._size(shapes, longest=item)
+            batch = waiting.setdefault(shapes, [])
+            batch.append(item)
+            if len(batch) == sizes[shapes]:
+                yield waiting.pop(shapes)
+        yield from waiting.values()
+
+    def _size(self, shapes: _Shapes, *, longest: TapInput) -> int:
+        (length,) = text_lengths(self._prepare, [longest.columns])
+        tokens = self._tokens_of(shapes) + length
+        return max(1, min(self._batch_size, self._batch_tokens // max(1, tokens)))
 
     def _tokens_of(self, shapes: _Shapes) -> int:
         if shapes not in self._tokens:

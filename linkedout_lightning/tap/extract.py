@@ -17,7 +17,7 @@ from linkedout_lightning.tap.estimate import estimate
 from linkedout_lightning.tap.items import Item, read_items
 from linkedout_lightning.tap.job import Job, decide
 from linkedout_lightning.tap.joining import joined
-from linkedout_lightning.tap.pipeline import Feed, PrepareThreads
+from linkedout_lightning.tap.pipeline import Feed, PrepareThreads, WholeUnit
 from linkedout_lightning.tap.plan import shard_of
 from linkedout_lightning.tap.planned import ExtractPlan
 from linkedout_lightning.tap.progress import Progress
@@ -138,7 +138,7 @@ def _share(config: ExtractConfig, job: Job, run: Tally, *, progress: bool) -> No
         threads = stack.enter_context(closing(PrepareThreads(tap, cuda=cuda, clock=run.clock)))
         pool = stack.enter_context(_decoders(config, job)) if any(u.watch for u in units) else None
         runner = BatchRunner(tap)
-        cut = VideoCutter(
+        cutter = VideoCutter(
             copy.deepcopy(tap.prepare),
             batch_size=config.batch_size or VIDEO_BATCH,
             batch_tokens=config.batch_tokens,
@@ -148,7 +148,7 @@ def _share(config: ExtractConfig, job: Job, run: Tally, *, progress: bool) -> No
             for watch in (True, False) if pool is not None else (False,):
                 feed = Feed(
                     _stamped(source.take_free(watch=watch), tap, stamps),
-                    cut=cut if watch else lambda items: [items],
+                    cutter=cutter if watch else WholeUnit(),
                     preparer=threads,
                     pool=pool if watch else None,
                     sources=tap.sources,

@@ -14,24 +14,49 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from linkedout_lightning.tap.decoding import files_of, seen_of
+from linkedout_lightning.tap.items import Item
 from linkedout_lightning.tap.types import TapBatch, TapInput
 from linkedout_lightning.tap.units import Unit
 
 if TYPE_CHECKING:
     from linkedout_lightning.tap.tap import VideoLLMTap
-    from linkedout_lightning.video import DecodePool
+    from linkedout_lightning.video import DecodePool, Frames
 
 BATCHES_AHEAD = 2  # beyond one a preparing thread
 _MOST_THREADS = 8
+_Arrival: TypeAlias = "tuple[Item, Mapping[str, Frames] | str]"
 
-Cut = Callable[[list[TapInput]], Iterable[list[TapInput]]]
-"""Cuts a unit's decoded items into batches."""
+
+class Cutter(Protocol):
+    """Cuts a unit into batches, see :class:`~linkedout_lightning.tap.cutting.VideoCutter`."""
+
+    def ordered(self, items: Sequence[Item]) -> Sequence[Item]:
+        """The order in which items are to be decoded."""
+        ...
+
+    def cut(self, items: Iterable[TapInput]) -> Iterator[list[TapInput]]:
+        """Batches of items that come one by one, in that order."""
+        ...
+
+
+class WholeUnit:
+    """Takes a unit as one batch, as it was cut to be one: so it is with texts."""
+
+    def ordered(self, items: Sequence[Item]) -> Sequence[Item]:
+        """The items as they are."""
+        return items
+
+    def cut(self, items: Iterable[TapInput]) -> Iterator[list[TapInput]]:
+        """All of them."""
+        if batch := list(items):
+            yield batch
 
 
 @dataclass(frozen=True)
@@ -40,8 +65,9 @@ class Piece:
 
     Attributes:
         unit: The unit that it is of.
-        items: Its items; none where nothing of the unit could be decoded.
-        prepared: The processor's result.
+        items: Its items; none where a unit's last videos could not be decoded, as a batch is sent
+            off when it is full.
+        prepared: The processor's result; None without items.
         failures: Reasons of the unit's items that were not decoded, with its last piece.
         last: No other piece of the unit follows.
     """
@@ -113,7 +139,7 @@ class Feed:
 
     Args:
         units: Taken one by one, a bounded number ahead.
-        cut: Cuts a unit's items into batches.
+        cutter: Cuts a unit's items into batches; it is used by the feed's thread alone.
         preparer: Prepares them.
         pool: Decodes; None for units without files.
         sources: Which of an item's files are decoded, of ``"video"`` and ``"cover"``.
@@ -124,13 +150,13 @@ class Feed:
         self,
         units: Iterable[Unit],
         *,
-        cut: Cut,
+        cutter: Cutter,
         preparer: PrepareThreads,
         pool: DecodePool | None,
         sources: Iterable[str],
         clock: Clock,
     ) -> None:
-        self._units, self._cut, self._preparer, self._pool = units, cut, preparer, pool
+        self._units, self._cutter, self._preparer, self._pool = units, cutter, preparer, pool
         self._sources = frozenset(sources)
         self._clock = clock
         self._stop = threading.Event()
@@ -167,48 +193,57 @@ class Feed:
 
     def _run(self) -> None:
         try:
-            for unit, inputs, failures in self._decoded():
-                batches = [batch for batch in self._cut(inputs) if batch]
-                for number, batch in enumerate(batches, 1):
-                    last = number == len(batches)
-                    prepared = self._preparer.submit(batch)
-                    self._put(Piece(unit, batch, prepared, failures if last else {}, last))
-                if not batches:
-                    self._put(Piece(unit, [], None, failures, last=True))
-                if self._stop.is_set():
-                    return
+            with contextlib.closing(self._decoded()) as decoded:
+                for unit, arrivals in decoded:
+                    self._feed(unit, arrivals)
+                    if self._stop.is_set():
+                        return
             self._put(None)
         except BaseException as error:
             self._put(error)
 
-    def _decoded(self) -> Iterator[tuple[Unit, list[TapInput], dict[str, str]]]:
+    def _feed(self, unit: Unit, arrivals: Iterator[_Arrival]) -> None:
+        failures: dict[str, str] = {}
+
+        def decoded() -> Iterator[TapInput]:
+            for item, seen in arrivals:
+                if isinstance(seen, str):
+                    failures[item.item_id] = seen
+                else:
+                    yield TapInput.of(item, seen)
+
+        left = len(unit.items)
+        for batch in self._cutter.cut(decoded()):
+            left -= len(batch)
+            last = left == len(failures)
+            prepared = self._preparer.submit(batch)
+            self._put(Piece(unit, batch, prepared, failures if last else {}, last))
+            if last or self._stop.is_set():
+                return
+        self._put(Piece(unit, [], None, failures, last=True))
+
+    def _decoded(self) -> Generator[tuple[Unit, Iterator[_Arrival]]]:
         if self._pool is None:
             for unit in self._units:
-                yield unit, [TapInput(i.item_id, None, i.columns) for i in unit.items], {}
+                yield unit, ((item, {}) for item in unit.items)
             return
         begun: deque[Unit] = deque()
         outcomes = self._pool.map(self._files(begun))
         with contextlib.closing(outcomes):  # type: ignore[type-var]
             for first in self._timed(outcomes):
                 unit = begun.popleft()
-                rest = iter((first,))
-                inputs: list[TapInput] = []
-                failures: dict[str, str] = {}
-                for item in unit.items:
-                    seen = seen_of(
-                        {
-                            name: next(rest, None) or next(self._timed(outcomes))
-                            for name in files_of(item, self._sources)
-                        }
-                    )
-                    if isinstance(seen, str):
-                        failures[item.item_id] = seen
-                    else:
-                        inputs.append(TapInput.of(item, seen))
-                yield unit, inputs, failures
+                yield unit, self._arrivals(unit, chain((first,), self._timed(outcomes)))
+
+    def _arrivals(self, unit: Unit, outcomes: Iterator[Any]) -> Iterator[_Arrival]:
+        for item in unit.items:
+            yield (
+                item,
+                seen_of({name: next(outcomes) for name in files_of(item, self._sources)}),
+            )
 
     def _files(self, begun: deque[Unit]) -> Iterator[str]:
-        for unit in self._units:
+        for taken in self._units:
+            unit = replace(taken, items=tuple(self._cutter.ordered(taken.items)))
             begun.append(unit)
             for item in unit.items:
                 yield from files_of(item, self._sources).values()

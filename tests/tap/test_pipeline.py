@@ -6,13 +6,14 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import islice
 
 import pytest
 import torch
 from test_running import StandIn
 
 from linkedout_lightning.tap.items import Item
-from linkedout_lightning.tap.pipeline import Clock, Feed, PrepareThreads
+from linkedout_lightning.tap.pipeline import Clock, Feed, PrepareThreads, WholeUnit
 from linkedout_lightning.tap.running import BatchRunner
 from linkedout_lightning.tap.types import TapBatch, TapInput
 from linkedout_lightning.tap.units import Unit
@@ -124,13 +125,22 @@ def sampler(**options) -> FrameSampler:
     return FrameSampler(frames=2, backend="named_decoder:by_name", **options)
 
 
+class Pairs(WholeUnit):
+    """Two at a time, as they come."""
+
+    def cut(self, items):
+        for item in items:
+            pair = [item, *islice(items, 1)]
+            yield pair
+
+
 def feeding(names: list[str], pool: DecodePool, threads: PrepareThreads) -> Feed:
     """A feed over files whose names say how decoding them goes."""
     items = [Item(name, name, {}) for name in names]
     units = [Unit(k, tuple(items[k : k + 3]), True) for k in range(0, len(items), 3)]
     return Feed(
         iter(units),
-        cut=lambda found: [found[i : i + 2] for i in range(0, len(found), 2)],
+        cutter=Pairs(),
         preparer=threads,
         pool=pool,
         sources={"video"},
@@ -150,16 +160,45 @@ def test_units_come_whole_and_in_order() -> None:
         ["fine-0", "fine-2"],
         ["fine-3", "fine-4"],
         [],
+        [],
         ["fine-9"],
     ]
-    assert [piece.last for piece in found] == [True, True, True, True]
+    assert [piece.last for piece in found] == [True, False, True, True, True]
     assert [sorted(piece.failures) for piece in found] == [
         ["crash-1"],
+        [],
         ["crash-5"],
         ["crash-6", "crash-7", "crash-8"],
         [],
     ]
     assert "crash" in found[0].failures["crash-1"]
+
+
+def test_a_batch_is_there_before_its_unit_is_decoded() -> None:
+    tap = StandIn(lambda ids: None)
+    threads = PrepareThreads(tap, cuda=False, clock=Clock())  # type: ignore[arg-type]
+    with DecodePool(sampler(timeout_s=600), workers=1, ahead=3) as pool:
+        feed = iter(feeding(["fine-0", "fine-1", "hang-2"], pool, threads))
+        piece = next(feed)
+        assert [i.item_id for i in piece.items] == ["fine-0", "fine-1"]
+        assert not piece.last
+        feed.close()  # type: ignore[attr-defined]
+    threads.close()
+
+
+def test_a_full_batch_is_the_last_piece_only_if_nothing_else_is_to_come() -> None:
+    tap = StandIn(lambda ids: None)
+    threads = PrepareThreads(tap, cuda=False, clock=Clock())  # type: ignore[arg-type]
+    names = ["fine-0", "fine-1", "crash-2", "crash-3", "fine-4", "fine-5"]
+    with DecodePool(sampler(), workers=1) as pool:
+        found = list(feeding(names, pool, threads))
+    threads.close()
+    assert [(len(piece.items), sorted(piece.failures), piece.last) for piece in found] == [
+        (2, [], False),
+        (0, ["crash-2"], True),
+        (2, ["crash-3"], True),
+    ]
+    assert found[1].prepared is None
 
 
 def test_a_job_that_ends_early_does_not_wait_for_a_decoder() -> None:
@@ -187,7 +226,7 @@ def test_what_goes_wrong_in_the_feed_is_raised_where_it_is_used() -> None:
 
     feed = Feed(
         broken(),
-        cut=lambda items: [items],
+        cutter=WholeUnit(),
         preparer=threads,
         pool=None,
         sources=(),
