@@ -121,6 +121,13 @@ def main() -> None:
                     tap.extract(tap.prepare(i[k : k + 8])) for k in range(0, len(i), 8)
                 ]
             )
+            print(
+                f"round {repeat}: one after the other {first['wall_s']:.1f} s, pipeline "
+                f"{second['wall_s']:.1f} s; alone: decoding {decoded['wall_s']:.1f} s, the model "
+                f"{alone['wall_s']:.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )
             if repeat:  # the first round warms caches up
                 ways["decode_then_run"].append(first)
                 ways["pipeline"].append(second)
