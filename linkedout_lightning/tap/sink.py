@@ -198,7 +198,7 @@ class StoreSink:
         unfit = {
             output.item_ids[row]: self._why_not_finite(output.features[row])
             if known[row]
-            else "neither a video nor a text that the prompt uses"
+            else "no video, no cover and no text that the prompt uses"
             for row in (~good).nonzero().flatten().tolist()
         }
         keep = good.nonzero().flatten()

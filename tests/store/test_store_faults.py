@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_disk import remount, small_disk
 from torch import Tensor
 
 from linkedout_lightning.errors import StoreError
@@ -133,16 +133,8 @@ def _five_times(values: Tensor) -> tuple[Tensor, Tensor]:
     return values.repeat(5, 1, 1, 1), torch.ones(5 * len(values), 2).bool()
 
 
-@pytest.mark.skipif(
-    not Path("/dev/full").exists() or os.geteuid() != 0, reason="mounting a small disk needs root"
-)
 def test_a_small_disk_runs_full(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("this machine allows no mounts")
-    try:
+    with small_disk(tmp_path / "disk", size=2 * 2**20) as disk:
         store = FeatureStore.create(disk / "s", SPEC)
         ones = torch.ones(1000, 2, 2, 64).half()
         store.append([f"a-{i}" for i in range(1000)], ones, torch.ones(1000, 2).bool())
@@ -151,26 +143,18 @@ def test_a_small_disk_runs_full(tmp_path: Path) -> None:
             store.append([f"c-{i}" for i in range(5000)], *_five_times(ones))
         assert len(FeatureStore.open(disk / "s")) >= 1000
         assert store.get(["a-0"]).features.eq(1).all()
-        assert subprocess.run(["mount", "-o", "remount,ro", str(disk)]).returncode == 0
+        remount(disk, "ro")
         reader = FeatureStore.open(disk / "s")
         assert reader.get(["a-7"]).features.eq(1).all()
         with pytest.raises(StoreError, match="read-only"):
             reader.append(["z"], ones[:1], torch.ones(1, 2).bool())
         with pytest.raises(StoreError, match="read-only"):
             FeatureStore.create(disk / "t", SPEC)
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_full_disk_is_freed_of_the_past(tmp_path: Path) -> None:
     """Merging needs room; what frees some is done first, and holds where there is too little."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("this machine allows no mounts")
-    try:
+    with small_disk(tmp_path / "disk", size=4 * 2**20) as disk:
         store = FeatureStore.create(disk / "s", SPEC)
         rows = torch.ones(500, 2, 2, 64).half(), torch.ones(500, 2, dtype=torch.bool)
         for name in "abcd":
@@ -190,20 +174,3 @@ def test_a_full_disk_is_freed_of_the_past(tmp_path: Path) -> None:
         assert store.item_ids == there
         assert store.disk_usage().loose == store.disk_usage().past == 0
         store.append([f"z-{i}" for i in range(500)], *rows)
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
-    store = FeatureStore.create(tmp_path / "s", SPEC)
-    folders = [tmp_path / "s", *[p for p in (tmp_path / "s").rglob("*") if p.is_dir()]]
-    for folder in folders:
-        folder.chmod(0o500)
-    try:
-        with pytest.raises(StoreError, match="no permission"):
-            store.record_failures({"a": "b"})
-        assert len(FeatureStore.open(store.path)) == 0
-    finally:
-        for folder in folders:
-            folder.chmod(0o700)

@@ -64,7 +64,7 @@ def test_a_plan_says_what_it_costs_and_writes_nothing(config: ExtractConfig) -> 
     assert set(plan.parts) == {"decode", "prepare", "model", "write", "cores"}
     assert all(spent > 0 for spent in plan.parts.values())
     assert plan.bottleneck == max(plan.parts, key=plan.parts.__getitem__)
-    assert plan.reasons["neither a video nor a text that the prompt uses"] == 1
+    assert plan.reasons["no video, no cover and no text that the prompt uses"] == 1
     assert plan.failed == sum(plan.reasons.values()) >= 2
     assert plan.memory > plan.memory_by_formula > 0
     assert plan.store_now == 0

@@ -64,7 +64,7 @@ def test_the_store_holds_what_the_tap_says(config: ExtractConfig, tap: VideoLLMT
         {f"v{i}" for i in range(9)} - BROKEN | {f"t{i}" for i in range(5)}
     )
     assert set(store.failures) == BROKEN
-    assert store.failures["empty"] == "neither a video nor a text that the prompt uses"
+    assert store.failures["empty"] == "no video, no cover and no text that the prompt uses"
     assert store.spec.slots == ("visual", "text", "last")
     assert store.spec.layers == (0, 2, 4)
     assert store.spec.sampler["frames"] == 2

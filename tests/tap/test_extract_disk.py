@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from small_disk import remount, small_disk
 
 from linkedout_lightning import cli
 from linkedout_lightning.store import FeatureStore
@@ -68,22 +66,6 @@ def assert_part_of(store: FeatureStore, wanted: FeatureStore, *, same_batches: b
     found, truth = store.get(ids).features, wanted.get(ids).features
     assert torch.equal(found, truth) if same_batches else torch.allclose(found, truth, atol=1e-4)
     assert store.failures == {}
-
-
-@contextmanager
-def small_disk(folder: Path, *, size: int) -> Iterator[Path]:
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("this machine allows no mounts")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def remount(disk: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
 
 
 def test_a_disk_that_runs_full_and_is_enlarged(

@@ -35,7 +35,7 @@ def test_what_cannot_be_kept_becomes_a_failure(store: FeatureStore) -> None:
     assert store.failures == sink.failures
     assert store.failures["nan"] == "the model's states hold NaN or infinity"
     assert store.failures["large"] == "a value of 1e+06 does not fit float16; store float32"
-    assert store.failures["void"].startswith("neither a video nor a text")
+    assert store.failures["void"].startswith("no video, no cover and no text")
     assert store.failures["gone"] == "no such file"
     assert store.fingerprints() == {"good": "1", "nan": "2", "gone": "3", "large": "", "void": ""}
     assert store.pieces == 1
