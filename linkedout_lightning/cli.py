@@ -93,6 +93,15 @@ COMMANDS = {
             "--axes layers,fusers,whitening --values rank=[64,256] --out runs/ablate"
         ),
     ),
+    "tune": Command(
+        summary="Try settings of each row with an equal budget; the validation chooses.",
+        config="linkedout_lightning.compare.tuning:TuneConfig",
+        run="linkedout_lightning.compare.tuning:tune",
+        example=(
+            "linkedout tune --interactions interactions.parquet --store features/ "
+            "--encoders id,linkedout,linkedout+id --trials 16 --out runs/tune"
+        ),
+    ),
     "recbole": Command(
         summary="Train and test a RecBole model, its item table replaced by three lines of YAML.",
         config="recbole_adapters.command:RecBoleConfig",

@@ -125,7 +125,7 @@ class AblateConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"`{name}` is {getattr(self, name)}; give at least 1")
         for name in self.settings:
-            one_of("settings", name, _FREE)
+            one_of("settings", name, FREE)
         self.base()  # refuses what the cells would refuse
 
     def base(self, encoder: str | None = None, **changes: Any) -> CompareConfig:
@@ -144,11 +144,12 @@ class AblateConfig:
             encoders=(encoder,),
             baseline=encoder,
             backbones=(self.backbone,),
-            **{name: _listed(value) for name, value in given.items()},
+            **{name: listed(value) for name, value in given.items()},
         )
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
+    """A list of YAML as the tuple that a configuration holds; other values as they are."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -163,6 +164,6 @@ _OTHER = (
     "backbones", "baseline", "overrides", "stores",
 )  # fmt: skip
 """Fields of a comparison that make no sense for one row."""
-_FREE = tuple(
+FREE = tuple(
     f.name for f in dataclasses.fields(CompareConfig) if f.name not in (*_SHARED, *_OTHER)
 )

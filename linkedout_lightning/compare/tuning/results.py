@@ -1,0 +1,99 @@
+"""From finished trials to ``tune.json``; what the test says of them stays in their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from linkedout_lightning.compare.environment import environment
+from linkedout_lightning.compare.files import plain
+from linkedout_lightning.compare.results import failed_cell, finished_cell, protocol_of
+from linkedout_lightning.compare.tuning.config import TuneConfig
+from linkedout_lightning.compare.tuning.space import space_of
+from linkedout_lightning.compare.tuning.trials import Trial
+
+
+def collect(
+    config: TuneConfig, trials: Sequence[Trial], *, failures: Mapping[Path, str]
+) -> dict[str, Any]:
+    """The object of ``tune.json``.
+
+    Args:
+        config: The tuning.
+        trials: All trials.
+        failures: Why trials failed, by folder.
+
+    Returns:
+        JSON-able, without NaN: ``environment``, ``protocol``, ``budget``, ``space`` by row,
+        ``trials`` with settings, validation figure, epochs and seconds, ``chosen`` by row and
+        backbone, and ``failed``.
+    """
+    done: list[dict[str, Any]] = []
+    failed, data = [], None
+    for trial in trials:
+        result = trial.cell.result()
+        if result is None:
+            failed.append(failed_cell(trial.config, trial.cell, failures))
+            continue
+        data = result["data"]
+        cell = finished_cell(trial.config, trial.cell, result)
+        done.append(
+            {
+                "row": trial.row, "backbone": trial.backbone, "number": trial.number,
+                "encoder": trial.encoder, "settings": trial.settings,
+                "validation": cell["best_value"], "best_epoch": result["best_epoch"],
+                "epochs": len(result["curve"]), "seconds": result["seconds"],
+                "parameters": result["parameters"], "folder": cell["folder"],
+            }
+        )  # fmt: skip
+    base = trials[0].config
+    document: dict[str, Any] = {
+        "title": config.title,
+        "simulated": config.simulated,
+        "simulation_note": config.simulation_note,
+        "environment": environment(),
+        "protocol": protocol_of(base),
+        "data": data,
+        "budget": {"trials": config.trials, "epochs": base.epochs, "patience": base.patience,
+                   "seed": config.seed, "monitor": base.monitor},
+        "space": {row: _space(row, config) for row in config.encoders},
+        "trials": done,
+        "chosen": _chosen(done),
+        "cells": done,
+        "failed": failed,
+    }  # fmt: skip
+    checked: dict[str, Any] = plain(document)
+    return checked
+
+
+def tuned_settings(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a comparison of the chosen: its `encoders`, `backbones` and `overrides`."""
+    chosen = document["chosen"]
+    return {
+        "encoders": list(dict.fromkeys(trial["encoder"] for trial in chosen)),
+        "backbones": list(dict.fromkeys(trial["backbone"] for trial in chosen)),
+        "overrides": {
+            f"{trial['encoder']}/{trial['backbone']}": {
+                name: value
+                for name, value in trial["settings"].items()
+                if trial["encoder"] != "id" or name != "item_dropout"
+            }
+            for trial in chosen
+        },
+    }
+
+
+def _space(row: str, config: TuneConfig) -> dict[str, list[Any]]:
+    shared, own = space_of(row, config.values)
+    return {name: list(values) for name, values in (shared | own).items()}
+
+
+def _chosen(done: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The best trial of each row and backbone; of equal ones the first."""
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for trial in done:
+        key = trial["row"], trial["backbone"]
+        if key not in best or trial["validation"] > best[key]["validation"]:
+            best[key] = dict(trial)
+    return list(best.values())

@@ -1,0 +1,153 @@
+"""Tuning: what is drawn, what is chosen, and what readers get."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from made_up import write_result
+
+from linkedout_lightning.compare.config import CompareConfig
+from linkedout_lightning.compare.tuning import TuneConfig, tune
+from linkedout_lightning.compare.tuning.markdown import render_markdown, render_terminal
+from linkedout_lightning.compare.tuning.results import collect, tuned_settings
+from linkedout_lightning.compare.tuning.space import OF_ALL, OF_BOTH, OF_FEATURES, OF_IDS
+from linkedout_lightning.compare.tuning.trials import plan_trials
+from linkedout_lightning.errors import ConfigError
+
+QUICK = {"dim": 16, "rank": 8, "batch_size": 64, "lr": 0.01}
+
+
+@pytest.fixture
+def config(inputs, tmp_path):
+    def make(**changes):
+        given = {
+            "interactions": inputs.interactions, "store": inputs.store,
+            "out": str(tmp_path / "out"), "settings": QUICK, "max_len": 8, "epochs": 2,
+            "accelerator": "cpu", "threads": 1,
+        }  # fmt: skip
+        return TuneConfig(**(given | changes))
+
+    return make
+
+
+def settings_of(trials, row):
+    return [trial.settings for trial in trials if trial.row == row]
+
+
+def test_every_row_has_the_same_budget_and_the_same_luck(config) -> None:
+    trials = plan_trials(config(trials=9))
+    rows = [settings_of(trials, row) for row in ("id", "linkedout", "linkedout+id")]
+    assert [len(row) for row in rows] == [9, 9, 9]
+    for numbered in zip(*rows, strict=True):
+        shared = [{name: settings[name] for name in OF_ALL} for settings in numbered]
+        assert shared[0] == shared[1] == shared[2]
+    own = [set(row[0]) - set(OF_ALL) for row in rows]
+    assert own == [set(OF_IDS), set(OF_FEATURES), {*OF_FEATURES, *OF_BOTH}]
+    assert [t.number for t in trials] == sorted(t.number for t in trials)
+    fingerprints = {trial.cell.fingerprint for trial in trials}
+    assert len(fingerprints) == len(trials)
+
+
+def test_the_first_trial_is_the_base(config) -> None:
+    first = {t.row: t.settings for t in plan_trials(config(trials=1))}
+    assert first["id"]["lr"] == 0.01
+    assert first["id"]["item_dropout"] == 0
+    assert first["linkedout+id"]["id_dropout"] == CompareConfig.id_dropout
+
+
+def test_draws_hold_still_and_another_seed_draws_others(config) -> None:
+    one, again = (settings_of(plan_trials(config(trials=6)), "id") for _ in range(2))
+    assert one == again
+    more = settings_of(plan_trials(config(trials=9)), "id")
+    assert more[:6] == one
+    other = settings_of(plan_trials(config(trials=6, seed=1)), "id")
+    assert other[1:] != one[1:]
+
+
+def test_item_dropout_trains_the_row_that_has_it(config) -> None:
+    trials = plan_trials(config(encoders=("id",), trials=12))
+    for trial in trials:
+        dropout = trial.settings["item_dropout"]
+        assert trial.encoder == ("id-dropout" if dropout else "id")
+        if dropout:
+            assert trial.cell.settings["item_dropout"] == dropout
+    assert {trial.encoder for trial in trials} == {"id", "id-dropout"}
+
+
+def test_values_of_the_user_replace_those_of_a_row_and_one_fixes(config) -> None:
+    values = {"lr": [0.5], "dim": [8, 16], "rank": [4], "gradient_clip": [1.0, 5.0]}
+    trials = plan_trials(config(trials=6, values=values))
+    assert all(trial.cell.settings["lr"] == 0.5 for trial in trials)
+    assert all("lr" not in trial.settings for trial in trials)
+    assert {trial.cell.settings["dim"] for trial in trials} == {8, 16}
+    assert all(t.cell.settings["rank"] == 4 for t in trials if t.row != "id")
+    assert {t.settings["gradient_clip"] for t in trials} == {1.0, 5.0}
+
+
+def test_a_small_space_ends_before_the_budget(config) -> None:
+    values = {name: [members[0]] for name, members in (OF_ALL | OF_IDS).items()} | {"lr": [1, 2]}
+    trials = plan_trials(config(encoders=("id",), trials=50, values=values))
+    assert len(trials) == 3  # the base's is one of the two, or a third
+
+
+def test_the_validation_chooses_and_the_test_is_not_told(config) -> None:
+    tuning = config(trials=3, encoders=("id", "linkedout+id"))
+    trials = plan_trials(tuning)
+    figures = {"id": (0.02, 0.05, 0.03), "linkedout+id": (0.04, 0.01, 0.02)}
+    for trial in trials:
+        value = figures[trial.row][trial.number]
+        write_result(trial.cell, strength=1 - value, best_val={"NDCG@10": value})
+    document = collect(tuning, trials, failures={})
+    assert [(t["row"], t["number"], t["validation"]) for t in document["chosen"]] == [
+        ("id", 1, 0.05),
+        ("linkedout+id", 0, 0.04),
+    ]
+    assert "metrics" not in document["trials"][0]
+    chosen = document["chosen"][0]
+    overrides = tuned_settings(document)["overrides"]
+    assert overrides[f"{chosen['encoder']}/sasrec"].items() <= chosen["settings"].items()
+    page = render_markdown(document)
+    assert "id with SASRec: trial 1 of 3, validation NDCG@10 0.0500 (median 0.0300)" in page
+    assert "linkedout+id with SASRec: trial 0 of 3" in render_terminal(
+        document, out=Path(tuning.out)
+    )
+
+
+def test_what_was_chosen_can_be_compared(config, inputs, tmp_path) -> None:
+    tuning = config(trials=2, encoders=("id", "linkedout+id"), jobs=2)
+    document = tune(tuning, progress=False)
+    assert document.exit_code == 0
+    again = tune(tuning, progress=False)
+    assert again["trials"] == document["trials"]
+    tuned = yaml.safe_load((tmp_path / "out" / "tuned.yaml").read_text())
+    comparison = CompareConfig(
+        interactions=inputs.interactions, store=inputs.store, max_len=8, epochs=2,
+        baseline=tuned["encoders"][0], **(QUICK | tuned),
+    )  # fmt: skip
+    from linkedout_lightning.compare.plan import plan
+
+    wanted = {cell.encoder: cell for cell in plan(comparison)}
+    for trial in plan_trials(tuning):
+        chosen = next(t for t in document["chosen"] if t["row"] == trial.row)
+        if chosen["number"] == trial.number:
+            assert wanted[trial.encoder].settings["lr"] == trial.cell.settings["lr"]
+            assert wanted[trial.encoder].settings["dim"] == trial.cell.settings["dim"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"trials": 0}, "`trials` is 0; give at least 1"),
+        ({"encoders": ("popularity",)}, "'popularity', which has nothing to tune"),
+        ({"encoders": ()}, "`encoders` is empty"),
+        ({"values": {"size": [1]}}, "`values` has 'size'"),
+        ({"values": {"lr": 1}}, r"`values\['lr'\]` is 1; give a list"),
+        ({"settings": {"out": "x"}}, "`settings` has 'out'"),
+        ({"backbones": ("bert",)}, "`backbones` has 'bert'"),
+    ],
+)
+def test_what_is_refused(config, changes, said) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config(**changes)
