@@ -50,6 +50,8 @@ class CompareConfig:
             ones. Engine recbole.
         out: Folder for the results; cells that stand there with the same configuration, data and
             features are not run again.
+        reuse: Folders of comparisons, ablations or tunings whose finished cells are taken over
+            where they are the same to the fingerprint.
         store: Feature store that linkedout and its controls read.
         stores: Further feature stores by name; each name is an encoder of its own.
         encoders: Rows: popularity, cooccurrence, id, id-dropout, linkedout, random, shuffled, last,
@@ -59,7 +61,8 @@ class CompareConfig:
             sequential model by RecBole's name, such as BERT4Rec.
         seeds: One run of each trained cell a seed.
         baseline: Encoder that all others are tested against.
-        preset: A published protocol: microlens sets split, lengths, loss and weight decay.
+        preset: A published protocol: microlens sets split, lengths, loss and weight decay;
+            microlens-100k goes from the official files in `root` to the whole table.
         format: Format of the interactions; auto decides by name and content.
         split: leave_one_out, temporal or cold_items; none given: the preset's, or leave_one_out.
         duplicates: drop or keep rows that repeat user, item and time; none given: the preset's, or
@@ -148,6 +151,7 @@ class CompareConfig:
     recbole_settings: dict[str, Any] = field(default_factory=dict)
     mask_history: bool = True
     out: str = "runs/compare"
+    reuse: tuple[str, ...] = ()
     store: str | None = None
     stores: dict[str, str] = field(default_factory=dict)
     encoders: tuple[str, ...] = (
@@ -165,7 +169,7 @@ class CompareConfig:
     backbones: tuple[str, ...] = ("sasrec",)
     seeds: tuple[int, ...] = (0,)
     baseline: str = "id"
-    preset: Literal["microlens"] | None = None
+    preset: Literal["microlens", "microlens-100k"] | None = None
     format: str = "auto"
     split: str | None = None
     duplicates: str | None = None

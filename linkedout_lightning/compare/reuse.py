@@ -21,7 +21,7 @@ def take_over(cells: Iterable[Cell], folders: Sequence[str | Path]) -> int:
 
     Args:
         cells: The cells wanted; those with a result are left alone.
-        folders: Folders that `compare` or `ablate` wrote.
+        folders: Folders that `compare`, `ablate` or `tune` wrote.
 
     Returns:
         How many were taken over.
@@ -34,7 +34,7 @@ def take_over(cells: Iterable[Cell], folders: Sequence[str | Path]) -> int:
         if not (Path(folder) / "cells").is_dir():
             raise ConfigError(
                 f"`reuse` names {str(folder)!r}, which holds no cells; give a folder that "
-                "`linkedout compare` or `linkedout ablate` wrote"
+                "`linkedout compare`, `ablate` or `tune` wrote"
             )
         for file in sorted(Path(folder).glob("cells/*/result.json")):
             result = read_json(file)

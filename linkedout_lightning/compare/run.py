@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from linkedout_lightning.compare.markdown import render_markdown, render_termina
 from linkedout_lightning.compare.plan import Cell, plan, with_every_layer
 from linkedout_lightning.compare.processes import run_cells
 from linkedout_lightning.compare.results import collect
+from linkedout_lightning.compare.reuse import take_over
 from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.machine import usable_cores
 
@@ -47,7 +48,9 @@ class Comparison(dict[str, Any]):
         return render_terminal(self, out=self.out)
 
 
-def compare(config: CompareConfig, *, progress: bool = True) -> Comparison:
+def compare(
+    config: CompareConfig, *, progress: bool = True, beside: Mapping[str, Any] | None = None
+) -> Comparison:
     """Run a comparison, or what is missing of it, and write its table and report.
 
     Every cell is a process of its own and leaves its result in its folder; a comparison that was
@@ -57,6 +60,8 @@ def compare(config: CompareConfig, *, progress: bool = True) -> Comparison:
     Args:
         config: The matrix.
         progress: Show progress on standard error.
+        beside: Further parts of ``results.json``: ``preset`` with ``lines`` about where the data
+            come from, ``cited`` with figures of publications.
 
     Returns:
         What ``results.json`` holds.
@@ -75,8 +80,9 @@ def compare(config: CompareConfig, *, progress: bool = True) -> Comparison:
     cells = plan(config)
     out = Path(config.out)
     with only_one_in(out):
+        take_over(cells, config.reuse)
         failures = run_waiting(cells, config, progress=progress)
-        results = collect(config, cells, failures=failures)
+        results = collect(config, cells, failures=failures) | dict(beside or {})
         write_json(out / "results.json", results)
         write_text(out / "report.md", render_markdown(results))
         if config.html:

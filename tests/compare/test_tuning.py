@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ import yaml
 from made_up import write_result
 
 from linkedout_lightning.compare.config import CompareConfig
+from linkedout_lightning.compare.plan import plan
+from linkedout_lightning.compare.run import compare
 from linkedout_lightning.compare.tuning import TuneConfig, tune
 from linkedout_lightning.compare.tuning.markdown import render_markdown, render_terminal
 from linkedout_lightning.compare.tuning.results import collect, tuned_settings
@@ -123,17 +127,24 @@ def test_what_was_chosen_can_be_compared(config, inputs, tmp_path) -> None:
     assert again["trials"] == document["trials"]
     tuned = yaml.safe_load((tmp_path / "out" / "tuned.yaml").read_text())
     comparison = CompareConfig(
-        interactions=inputs.interactions, store=inputs.store, max_len=8, epochs=2,
-        baseline=tuned["encoders"][0], **(QUICK | tuned),
-    )  # fmt: skip
-    from linkedout_lightning.compare.plan import plan
-
+        interactions=inputs.interactions, store=inputs.store, accelerator="cpu", **tuned
+    )
+    assert comparison.epochs == 2
     wanted = {cell.encoder: cell for cell in plan(comparison)}
     for trial in plan_trials(tuning):
         chosen = next(t for t in document["chosen"] if t["row"] == trial.row)
         if chosen["number"] == trial.number:
-            assert wanted[trial.encoder].settings["lr"] == trial.cell.settings["lr"]
-            assert wanted[trial.encoder].settings["dim"] == trial.cell.settings["dim"]
+            assert wanted[trial.encoder].fingerprint == trial.cell.fingerprint
+    taken = compare(
+        dataclasses.replace(comparison, reuse=(tuning.out,), out=str(tmp_path / "compare")),
+        progress=False,
+    )
+    folders = {t["encoder"]: t["folder"] for t in document["chosen"]}
+    for encoder, folder in folders.items():
+        result = json.loads((tmp_path / "out" / folder / "result.json").read_text())
+        (cell,) = (c for c in taken["cells"] if c["encoder"] == encoder)
+        assert cell["metrics"] == result["metrics"]
+        assert cell["seconds"] == result["seconds"]
 
 
 @pytest.mark.parametrize(

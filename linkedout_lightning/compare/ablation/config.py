@@ -161,7 +161,7 @@ _SHARED = (
 """Fields that a comparison has under the same names."""
 _OTHER = (
     "engine", "dataset", "recbole_config", "recbole_settings", "mask_history", "encoders",
-    "backbones", "baseline", "overrides", "stores",
+    "backbones", "baseline", "overrides", "stores", "reuse",
 )  # fmt: skip
 """Fields of a comparison that make no sense for one row."""
 FREE = tuple(

@@ -25,9 +25,9 @@ def collect(
         failures: Why trials failed, by folder.
 
     Returns:
-        JSON-able, without NaN: ``environment``, ``protocol``, ``budget``, ``space`` by row,
-        ``trials`` with settings, validation figure, epochs and seconds, ``chosen`` by row and
-        backbone, and ``failed``.
+        JSON-able, without NaN: ``environment``, ``protocol``, ``budget``, ``base`` (what all trials
+        share), ``space`` by row, ``trials`` with settings, validation figure, epochs and seconds,
+        ``chosen`` by row and backbone, and ``failed``.
     """
     done: list[dict[str, Any]] = []
     failed, data = [], None
@@ -57,9 +57,10 @@ def collect(
         "data": data,
         "budget": {"trials": config.trials, "epochs": base.epochs, "patience": base.patience,
                    "seed": config.seed, "monitor": base.monitor},
+        "base": _base(config),
         "space": {row: _space(row, config) for row in config.encoders},
         "trials": done,
-        "chosen": _chosen(done),
+        "chosen": _best(done, by="row"),
         "cells": done,
         "failed": failed,
     }  # fmt: skip
@@ -68,20 +69,35 @@ def collect(
 
 
 def tuned_settings(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a comparison of the chosen: its `encoders`, `backbones` and `overrides`."""
-    chosen = document["chosen"]
-    return {
-        "encoders": list(dict.fromkeys(trial["encoder"] for trial in chosen)),
-        "backbones": list(dict.fromkeys(trial["backbone"] for trial in chosen)),
-        "overrides": {
-            f"{trial['encoder']}/{trial['backbone']}": {
-                name: value
-                for name, value in trial["settings"].items()
-                if trial["encoder"] != "id" or name != "item_dropout"
-            }
-            for trial in chosen
-        },
+    """Options of a comparison of the best trial of everything that was trained.
+
+    An ID with and one without item dropout are two of its rows; the better one is its baseline.
+    """
+    best = _best(document["trials"], by="encoder")
+    options = dict(document["base"]) | {
+        "encoders": list(dict.fromkeys(trial["encoder"] for trial in best)),
+        "backbones": list(dict.fromkeys(trial["backbone"] for trial in best)),
     }
+    ids = [trial["encoder"] for trial in document["chosen"] if trial["row"] == "id"]
+    if ids:
+        options["baseline"] = ids[0]
+    options["overrides"] = {
+        f"{trial['encoder']}/{trial['backbone']}": {
+            name: value
+            for name, value in trial["settings"].items()
+            if trial["encoder"] != "id" or name != "item_dropout"
+        }
+        for trial in best
+    }
+    return options
+
+
+def _base(config: TuneConfig) -> dict[str, Any]:
+    """What all trials share, as options of a comparison."""
+    named = ("preset", "split", "max_len", "epochs", "patience")
+    given = {name: getattr(config, name) for name in named}
+    fixed = {name: values[0] for name, values in config.values.items() if len(values) == 1}
+    return {k: v for k, v in (given | config.settings | fixed).items() if v is not None}
 
 
 def _space(row: str, config: TuneConfig) -> dict[str, list[Any]]:
@@ -89,11 +105,11 @@ def _space(row: str, config: TuneConfig) -> dict[str, list[Any]]:
     return {name: list(values) for name, values in (shared | own).items()}
 
 
-def _chosen(done: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The best trial of each row and backbone; of equal ones the first."""
+def _best(done: Sequence[Mapping[str, Any]], *, by: str) -> list[dict[str, Any]]:
+    """The best trial of each row, or encoder, and backbone; of equal ones the first."""
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for trial in done:
-        key = trial["row"], trial["backbone"]
+        key = trial[by], trial["backbone"]
         if key not in best or trial["validation"] > best[key]["validation"]:
             best[key] = dict(trial)
     return list(best.values())
