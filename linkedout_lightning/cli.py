@@ -12,12 +12,13 @@ import json
 import os
 import sys
 import typing
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from linkedout_lightning.errors import LinkedOutError, MissingExtraError
+from linkedout_lightning.errors import ConfigError, LinkedOutError, MissingExtraError
+from linkedout_lightning.typed import in_the_shell_s_way, positional_as_option
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -25,6 +26,20 @@ EXIT_USAGE = 2
 EXIT_SOME_FAILED = 3
 EXIT_INTERRUPTED = 130
 EXIT_UNREAD = 141
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """What a command does in its place for one value of its option ``preset``.
+
+    Attributes:
+        config: Module and name of a configuration class, whose ``settings`` take the command's
+            own options as far as they are given.
+        run: Module and name of its function.
+    """
+
+    config: str
+    run: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +54,7 @@ class Command:
         positional: Option that may be given as the first word.
         details: Module and name of a function that says more for ``--help``.
         own_config: ``--config`` is a field of its configuration and not a file of all options.
+        presets: Values of the option ``preset`` for which something else is run.
     """
 
     summary: str
@@ -48,6 +64,7 @@ class Command:
     positional: str | None = None
     details: str | None = None
     own_config: bool = False
+    presets: Mapping[str, Preset] = field(default_factory=dict)
 
 
 COMMANDS = {
@@ -83,6 +100,12 @@ COMMANDS = {
             "linkedout compare --interactions interactions.parquet --store features/ "
             "--encoders id,linkedout,linkedout+id --seeds 0,1,2 --out runs/compare"
         ),
+        presets={
+            "microlens-100k": Preset(
+                config="linkedout_lightning.compare.presets:MicroLens100K",
+                run="linkedout_lightning.compare.presets:microlens_100k",
+            )
+        },
     ),
     "ablate": Command(
         summary="Change a recipe one thing at a time, layers to loss; plot what each is worth.",
@@ -188,18 +211,41 @@ def _run(name: str, arguments: list[str]) -> int:
     command = COMMANDS[name]
     config_class: type[Any] = _load(command.config)
     parser = _parser(name, command, config_class)
-    arguments = _positional_as_option(arguments, command.positional)
-    parsed = parser.parse_args(_in_the_shell_s_way(arguments, config_class))
-    names = {field.name for field in dataclasses.fields(config_class)}
-    config = config_class(**{key: value for key, value in parsed.as_dict().items() if key in names})
-    run: Callable[..., Any] = _load(command.run)
-    outcome = run(config, progress=not (parsed.quiet or parsed.json))
+    arguments = positional_as_option(arguments, command.positional)
+    classes = [config_class, *(_load(preset.config) for preset in command.presets.values())]
+    # Without defaults: a preset has others, and the class knows its own.
+    parsed = parser.parse_args(in_the_shell_s_way(arguments, *classes), defaults=False)
+    config, run = _configured(command, parsed.as_dict())
+    as_json = bool(parsed.get("json"))
+    outcome = run(config, progress=not (parsed.get("quiet") or as_json))
     document = outcome.to_json() if hasattr(outcome, "to_json") else outcome
-    if parsed.json:
+    if as_json:
         print(json.dumps(document, indent=2, default=str, allow_nan=False))
     elif hasattr(outcome, "summary"):
         print(outcome.summary())
     return int(getattr(outcome, "exit_code", EXIT_DONE))
+
+
+def _configured(command: Command, given: dict[str, Any]) -> tuple[Any, Callable[..., Any]]:
+    """What is given as a configuration, and the function that takes it."""
+    config_class: type[Any] = _load(command.config)
+    options = {key: value for key, value in given.items() if key in _names(config_class)}
+    for value, preset in command.presets.items():
+        preset_class: type[Any] = _load(preset.config)
+        own = {key: item for key, item in given.items() if key in _names(preset_class)}
+        if value == given.get("preset"):
+            others = {k: v for k, v in options.items() if k not in own and k != "preset"}
+            own["settings"] = own.get("settings", {}) | others
+            return preset_class(**own), _load(preset.run)
+        if stray := sorted(own.keys() - _names(config_class)):
+            raise ConfigError(
+                f"`{stray[0]}` is given, which only --preset {value} reads; add that, or drop it"
+            )
+    return config_class(**options), _load(command.run)
+
+
+def _names(config_class: type[Any]) -> set[str]:
+    return {field.name for field in dataclasses.fields(config_class)}
 
 
 def _parser(name: str, command: Command, config_class: type[Any]) -> Any:
@@ -239,127 +285,16 @@ def _parser(name: str, command: Command, config_class: type[Any]) -> Any:
     parser.add_argument("--quiet", action="store_true", help="Show no progress bar.")
     parser.add_class_arguments(config_class, as_group=False)
     hints = typing.get_type_hints(config_class)
+    for value, preset in command.presets.items():
+        preset_class: type[Any] = _load(preset.config)
+        group = parser.add_argument_group(f"options of --preset {value}")
+        taken = {*_names(config_class), "settings"}
+        group.add_class_arguments(preset_class, as_group=False, skip=taken)
+        hints = typing.get_type_hints(preset_class) | hints
     for action in parser._actions:
         if typing.get_origin(hints.get(action.dest)) is dict:
             action.metavar = "KEY=VALUE"
     return parser
-
-
-def _in_the_shell_s_way(arguments: list[str], config_class: type[Any]) -> list[str]:
-    """Translate what people type to what the parser reads.
-
-    ``--seeds 0 1 2`` and ``--seeds 0,1,2`` stand for ``--seeds=[0,1,2]``, ``--retry-failed`` for
-    ``--retry_failed=true``, ``--set a=1 b.c=2`` for ``--set={"a": 1, "b.c": 2}``; a mapping that
-    is given twice keeps the pairs of both.
-    """
-    hints = {f"--{name}": hint for name, hint in typing.get_type_hints(config_class).items()}
-    result: list[str] = []
-    pairs: dict[str, list[str]] = {}
-    position = 0
-    while position < len(arguments):
-        word = arguments[position]
-        position += 1
-        option, equals, attached = word.partition("=")
-        if option.replace("-", "_")[2:] in (known[2:] for known in hints):
-            option = f"--{option[2:].replace('-', '_')}"
-        hint = hints.get(option)
-        alone = position == len(arguments) or _is_option(arguments[position])
-        if hint is None:
-            result.append(word)
-        elif (hint is bool or bool in _union_members(hint)) and not equals and alone:
-            result.append(f"{option}=true")
-        elif _takes_tuple(hint):
-            values = [attached] if equals else []
-            while not equals and position < len(arguments) and not _is_option(arguments[position]):
-                values.append(arguments[position])
-                position += 1
-            text = _of_texts(hint)
-            result.append(f"{option}={_as_yaml(values, only_tuple=_only_tuple(hint), text=text)}")
-        elif typing.get_origin(hint) is dict and not alone and "=" in arguments[position]:
-            while position < len(arguments) and not _is_option(arguments[position]):
-                pairs.setdefault(option, []).append(arguments[position])
-                position += 1
-        elif typing.get_origin(hint) is dict and equals and "=" in attached:
-            pairs.setdefault(option, []).append(attached)
-        else:
-            result.append(f"{option}{equals}{attached}")
-    for option, found in pairs.items():
-        result.append(f"{option}={_as_mapping(found, typing.get_args(hints[option])[1])}")
-    return result
-
-
-def _as_mapping(pairs: list[str], hint: Any) -> str:
-    """JSON of ``key=value`` words; of ``outer.key=value`` words for a mapping of mappings.
-
-    Args:
-        pairs: The words.
-        hint: Type of the mapping's values. Where these are texts (or lists of them) a word such
-            as ``{title}`` or ``Title: x`` is one, though YAML has a mapping there.
-    """
-    from yaml import YAMLError, safe_load
-
-    of_mappings = typing.get_origin(hint) is dict
-    innermost = typing.get_args(hint)[1] if of_mappings else hint
-    texts = str in (innermost, *_union_members(innermost))
-    mapping: dict[str, Any] = {}
-    for pair in pairs:
-        key, _, text = pair.partition("=")
-        try:
-            value = safe_load(text)
-        except YAMLError:
-            value = text
-        if texts and (innermost is str or not isinstance(value, list)):
-            value = text
-        outer, dot, inner = key.rpartition(".")
-        if of_mappings and dot:
-            mapping.setdefault(outer, {})[inner] = value
-        else:
-            mapping[key] = value
-    return json.dumps(mapping, default=str)
-
-
-def _as_yaml(values: list[str], *, only_tuple: bool, text: bool) -> str:
-    lone_word = len(values) == 1 and "," not in values[0] and not only_tuple
-    if lone_word or not values or values[0].startswith("["):
-        return " ".join(values)
-    items = [item for value in values for item in value.split(",") if item]
-    # Quoted, an item's id such as 007 stays what was typed.
-    return json.dumps(items, ensure_ascii=False) if text else f"[{','.join(items)}]"
-
-
-def _is_option(word: str) -> bool:
-    # A negative layer such as -1 is a value.
-    return word.startswith("-") and not word.lstrip("-").replace(".", "", 1).isdigit()
-
-
-def _takes_tuple(hint: Any) -> bool:
-    return typing.get_origin(hint) is tuple or any(_takes_tuple(a) for a in _union_members(hint))
-
-
-def _only_tuple(hint: Any) -> bool:
-    members = [m for m in _union_members(hint) if m is not type(None)] or [hint]
-    return all(typing.get_origin(member) is tuple for member in members)
-
-
-def _of_texts(hint: Any) -> bool:
-    """Whether an option is a list of texts, or of texts and nothing else that is a list."""
-    if typing.get_origin(hint) is tuple:
-        return set(typing.get_args(hint)) <= {str, Ellipsis}
-    tuples = [member for member in _union_members(hint) if typing.get_origin(member) is tuple]
-    return bool(tuples) and all(map(_of_texts, tuples))
-
-
-def _union_members(hint: Any) -> tuple[Any, ...]:
-    from types import UnionType
-
-    is_union = typing.get_origin(hint) in (typing.Union, UnionType)
-    return typing.get_args(hint) if is_union else ()
-
-
-def _positional_as_option(arguments: list[str], positional: str | None) -> list[str]:
-    if positional and arguments and not arguments[0].startswith("-"):
-        return [f"--{positional}={arguments[0]}", *arguments[1:]]
-    return arguments
 
 
 def _load(path: str) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from linkedout_lightning import cli
+from linkedout_lightning.typed import in_the_shell_s_way
 
 
 def linkedout(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -92,4 +93,4 @@ class Options:
     ],
 )
 def test_tuples_in_the_shell_s_way(given: list[str], expected: list[str]) -> None:
-    assert cli._in_the_shell_s_way(given, Options) == expected
+    assert in_the_shell_s_way(given, Options) == expected

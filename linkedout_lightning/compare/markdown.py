@@ -12,6 +12,7 @@ from linkedout_lightning.compare.tables import (
     TableCell,
     accuracy_table,
     backbones,
+    cited_table,
     costs_table,
     gates_table,
     slices_table,
@@ -31,6 +32,8 @@ def render_markdown(results: Mapping[str, Any]) -> str:
         lines += [f"## {BACKBONE_LABELS.get(backbone, backbone)}", ""]
         for table in tables(results, backbone):
             lines += [markdown_table(table, simulated=simulated), ""]
+    if (cited := cited_table(results)) is not None:
+        lines += [f"## {results['cited']['title']}", "", markdown_table(cited, simulated=False), ""]
     lines += ["## What the rows are", ""]
     lines += [f"- **{e['label']}**: {e['meaning']}." for e in results["encoders"].values()]
     if results["failed"]:
@@ -65,6 +68,8 @@ def render_terminal(results: Mapping[str, Any], *, out: Path) -> str:
         lines += ["", BACKBONE_LABELS.get(backbone, backbone)]
         lines += _aligned(accuracy_table(results, backbone))
     lines += ["", *results["findings"]]
+    if (cited := cited_table(results)) is not None:
+        lines += ["", f"{results['cited']['title']}. {cited.caption}.", *_aligned(cited)]
     for cell in results["failed"]:
         lines.append(
             f"failed: {cell['encoder']}, {cell['backbone']}, seed {cell['seed']}: {cell['error']} "
@@ -102,6 +107,7 @@ def protocol_lines(results: Mapping[str, Any]) -> list[str]:
             f"{data['interactions']:,} interactions; training sees {data['train_items']:,} items, "
             f"{data['cold_items']:,} are cold; {data['test_users']:,} test users."
         )
+    lines += results.get("preset", {}).get("lines", [])
     lines += protocol["lines"] if "lines" in protocol else _native_lines(protocol)
     lines.append(f"Ranking: {protocol['ranking']}.")
     lines += [

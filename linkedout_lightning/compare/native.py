@@ -58,6 +58,11 @@ def complete(config: CompareConfig) -> dict[str, Any]:
             "`mask_history` is false, which the engine recbole alone can do: the native ranking "
             "always leaves a user's history out"
         )
+    if config.preset not in PRESETS:
+        raise ConfigError(
+            f"`preset` is {config.preset!r}; give microlens, or none (microlens-100k, with its "
+            "files, is `linkedout_lightning.compare.presets.MicroLens100K`)"
+        )
     if config.interactions is None:
         raise ConfigError(
             "`interactions` is not given; name a table of users, items and times, or take the "
@@ -65,8 +70,6 @@ def complete(config: CompareConfig) -> dict[str, Any]:
         )
     for name in config.backbones:
         one_of("backbones", name, BACKBONES)
-    if config.preset not in PRESETS:
-        raise ConfigError(f"`preset` is {config.preset!r}; give microlens, or none")
     found = {}
     for name, value in (NATIVE_DEFAULTS | PRESETS[config.preset]).items():
         given = getattr(config, name)

@@ -12,6 +12,7 @@ from linkedout_lightning.compare.markdown import environment_lines, heading, pro
 from linkedout_lightning.compare.tables import (
     accuracy_table,
     backbones,
+    cited_table,
     costs_table,
     gates_table,
     main_metric,
@@ -56,6 +57,7 @@ def render_html(results: Mapping[str, Any]) -> str:
         protocol=[marked_code(line) for line in protocol_lines(results)],
         environment=[marked_code(line) for line in environment_lines(results)],
         sections=[_section(results, backbone, Markup) for backbone in backbones(results)],
+        cited=cited_table(results),
     )
 
 

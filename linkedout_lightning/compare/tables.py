@@ -236,6 +236,21 @@ def costs_table(results: Mapping[str, Any], backbone: str) -> Table:
     )  # fmt: skip
 
 
+def cited_table(results: Mapping[str, Any]) -> Table | None:
+    """Figures of publications; None where none are cited."""
+    cited = results.get("cited")
+    if cited is None:
+        return None
+    rows = [
+        [TableCell(row["method"])]
+        + [TableCell(_number(row["metrics"].get(name), 4)) for name in cited["columns"]]
+        for row in cited["rows"]
+    ]
+    return Table(
+        caption=cited["note"], columns=["", *cited["columns"]], rows=rows, kinds=["" for _ in rows]
+    )
+
+
 def spread(value: Mapping[str, Any], digits: int = 4) -> str:
     """``mean ± std`` or the mean alone.
 
