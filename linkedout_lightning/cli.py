@@ -125,6 +125,16 @@ COMMANDS = {
             "--encoders id,linkedout,linkedout+id --trials 16 --out runs/tune"
         ),
     ),
+    "explain": Command(
+        summary="Say of finished trainings which layer serves which items, and what is alike.",
+        config="linkedout_lightning.explain:ExplainConfig",
+        run="linkedout_lightning.explain:explain",
+        example=(
+            "linkedout explain runs/compare --store features/ --items items.csv "
+            "--categories tags.csv --out runs/explain"
+        ),
+        positional="cells",
+    ),
     "recbole": Command(
         summary="Train and test a RecBole model, its item table replaced by three lines of YAML.",
         config="recbole_adapters.command:RecBoleConfig",
