@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from linkedout_lightning.data import InteractionDataModule
     from linkedout_lightning.encoders import IDItemEncoder, LinkedOutItemEncoder
     from linkedout_lightning.sequence import SequentialRecommender
+    from linkedout_lightning.serving import Ranker, export_bundle
     from linkedout_lightning.store import FeatureStore
     from linkedout_lightning.tap import VideoLLMTap
     from linkedout_lightning.video import FrameSampler
@@ -27,6 +28,8 @@ _HOME = {
     "IDItemEncoder": "encoders",
     "InteractionDataModule": "data",
     "SequentialRecommender": "sequence",
+    "Ranker": "serving",
+    "export_bundle": "serving",
 }
 
 __all__ = [
@@ -35,9 +38,11 @@ __all__ = [
     "IDItemEncoder",
     "InteractionDataModule",
     "LinkedOutItemEncoder",
+    "Ranker",
     "SequentialRecommender",
     "VideoLLMTap",
     "__version__",
+    "export_bundle",
 ]
 
 

@@ -83,15 +83,33 @@ def calibrated(encoder: nn.Module, table: Tensor) -> Tensor:
     ids = getattr(encoder, "ids", None)
     if not isinstance(ids, IDItemEncoder) or ids.no_id is None:
         return table
-    known = ids.known.clone()
-    cold = ~known
+    cold = ~ids.known
     cold[0] = False  # padding
-    if not bool(cold.any()) or not bool(known.any()):
+    if not bool(cold.any()) or (calibration := calibration_of(encoder, table)) is None:
         return table
+    return torch.where(cold.unsqueeze(-1), calibration(table), table)
+
+
+@torch.no_grad()
+def calibration_of(encoder: nn.Module, table: Tensor) -> ColdCalibration | None:
+    """The map that :func:`calibrated` applies, and that a new item needs.
+
+    Args:
+        encoder: As for :func:`calibrated`.
+        table: As for :func:`calibrated`.
+
+    Returns:
+        None where there is nothing to calibrate, or nothing to calibrate by.
+    """
+    ids = getattr(encoder, "ids", None)
+    if not isinstance(ids, IDItemEncoder) or ids.no_id is None:
+        return None
+    known = ids.known.clone()
+    if not bool(known.any()):
+        return None
     with _without_ids(ids.known):
         hidden: Tensor = encoder.all_items()  # type: ignore[operator]
-    calibration = ColdCalibration.between(hidden[known], table[known])
-    return torch.where(cold.unsqueeze(-1), calibration(table), table)
+    return ColdCalibration.between(hidden[known], table[known])
 
 
 @contextmanager

@@ -75,7 +75,8 @@ class CatalogueFeatures:
         self.missing, self.absent = missing, frozenset(absent)
         self.item_ids = list(item_ids)
         self._store, self._positions = store, list(positions)
-        spec = store.spec
+        #: Of the features, as the store has them.
+        self.spec = spec = store.spec
         self._shape = (len(spec.layers), len(spec.slots), int(spec.hidden_size))
         # Layers to read, each once, and where each position is among them.
         read = sorted(set(positions))

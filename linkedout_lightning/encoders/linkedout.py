@@ -22,6 +22,7 @@ from linkedout_lightning.encoders.options import (
     OutputNorm,
     pick_layers,
     pick_pair,
+    recorded,
     training_rows,
 )
 from linkedout_lightning.encoders.sources import FeatureStoreLike, TensorStore
@@ -141,6 +142,8 @@ class LinkedOutItemEncoder(nn.Module):
         recompute: bool = False,
     ) -> None:
         super().__init__()
+        #: The arguments from which an encoder of other items can be made.
+        self.options = recorded(locals())
         for name, value in (
             ("dim", dim), ("max_fit_items", max_fit_items), ("chunk_items", chunk_items),
         ):  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,26 @@ class OutputNorm(nn.Module):
             normed: Tensor = self.norm(vectors)
             return normed
         return nn.functional.normalize(vectors, dim=-1) if self.name == "unit" else vectors
+
+
+def recorded(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """An encoder's arguments as JSON-able values, without its store and its catalogue.
+
+    Args:
+        arguments: ``locals()`` at the start of the constructor.
+
+    Example:
+        >>> recorded({"self": 0, "store": 1, "dim": 8, "token_dtype": torch.float32})
+        {'dim': 8, 'token_dtype': 'float32'}
+    """
+    own = {"self", "__class__", "store", "item_ids", "train_item_ids"}
+    found = {name: value for name, value in arguments.items() if name not in own}
+    for name, value in found.items():
+        if isinstance(value, torch.dtype):
+            found[name] = str(value).removeprefix("torch.")
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            found[name] = list(value)
+    return found
 
 
 def training_rows(item_ids: Sequence[str], train_item_ids: Iterable[str] | None) -> list[int]:
