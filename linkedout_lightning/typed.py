@@ -31,6 +31,8 @@ def in_the_shell_s_way(arguments: list[str], *config_classes: type[Any]) -> list
         word = arguments[position]
         position += 1
         option, equals, attached = word.partition("=")
+        if len(option) == 2 and f"-{option}" in hints:
+            option = f"-{option}"  # -k for --k
         if option.replace("-", "_")[2:] in (known[2:] for known in hints):
             option = f"--{option[2:].replace('-', '_')}"
         hint = hints.get(option)

@@ -6,6 +6,7 @@ vector size, L layers, S slots, R whitened rank, P numbers in the sequence model
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,6 +46,7 @@ QWEN_7B = ModelSize(
 """Qwen2.5-VL-7B, all blocks, counted from the published shapes."""
 
 _SIDE = 28  # pixels of one token of that model
+_FEWEST, _MOST = 128 * _SIDE**2, 768 * _SIDE**2  # pixels that its processor gives a frame
 _FRAMES = 2  # that make one step of time
 _BYTES_A_PARAMETER = 28  # AdamW in float32: four numbers read, three written
 _BACKWARD = 3  # forward, and twice that for the gradients
@@ -172,7 +174,7 @@ def published_load(
         (1385, 5376, 7225344)
     """
     steps = -(-frames // _FRAMES)
-    of_frame = 4 * round(height / _SIDE) * round(width / _SIDE)
+    of_frame = 4 * _rows_and_columns(height, width)
     tokens = steps * of_frame // 4 + text
     return Load(
         tokens=tokens,
@@ -183,6 +185,19 @@ def published_load(
         slots=slots,
         layers=layers,
     )
+
+
+def _rows_and_columns(height: int, width: int) -> int:
+    """Tokens of a frame as that model's processor resizes it."""
+    rows, columns = max(1, round(height / _SIDE)), max(1, round(width / _SIDE))
+    area, pixels = height * width, rows * columns * _SIDE**2
+    if pixels > _MOST:
+        scale = math.sqrt(area / _MOST) * _SIDE
+        return max(1, math.floor(height / scale)) * max(1, math.floor(width / scale))
+    if pixels < _FEWEST:
+        scale = math.sqrt(_FEWEST / area) / _SIDE
+        return math.ceil(height * scale) * math.ceil(width * scale)
+    return rows * columns
 
 
 def extraction_seconds(
