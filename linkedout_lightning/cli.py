@@ -146,8 +146,27 @@ COMMANDS = {
         details="recbole_adapters.command:details",
         own_config=True,
     ),
+    "export": Command(
+        summary="Turn a trained model into a bundle: one folder that serving needs, no pickle.",
+        config="linkedout_lightning.serving.commands:ExportConfig",
+        run="linkedout_lightning.serving.commands:export",
+        example="linkedout export runs/fit/best.ckpt --items items.csv --out runs/bundle",
+        positional="checkpoint",
+    ),
+    "recommend": Command(
+        summary="Ask a bundle what comes next for a history of items.",
+        config="linkedout_lightning.serving.commands:RecommendConfig",
+        run="linkedout_lightning.serving.commands:recommend",
+        example="linkedout recommend --bundle runs/bundle --history v12,v7 -k 10",
+    ),
+    "add": Command(
+        summary="Put a new video into a bundle, recommendable at once, without training.",
+        config="linkedout_lightning.serving.commands:AddConfig",
+        run="linkedout_lightning.serving.commands:add",
+        example="linkedout add --bundle runs/bundle --video new.mp4 --title 'A cat'",
+    ),
     "inspect": Command(
-        summary="Show what a feature store or a video file holds.",
+        summary="Show what a feature store, a bundle or a video file holds.",
         config="linkedout_lightning.inspection:InspectConfig",
         run="linkedout_lightning.inspection:inspect",
         example="linkedout inspect features/",

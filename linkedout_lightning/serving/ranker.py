@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
-from torch import Tensor
-
 from linkedout_lightning.errors import ConfigError
-from linkedout_lightning.serving.additions import as_items, checked_ids, made_of
 from linkedout_lightning.serving.answers import Recommendations, known_row, recommend, similar
-from linkedout_lightning.serving.bundle import Bundle
+from linkedout_lightning.serving.live import LiveCatalogue
 from linkedout_lightning.serving.loading import make_snapshot
 from linkedout_lightning.serving.snapshot import Snapshot
 
 IndexKind = Literal["exact", "flat", "ivf"]
 
 
-class Ranker:
+class Ranker(LiveCatalogue):
     """Ranks a catalogue for histories of item ids; made by :meth:`load`.
 
     Any number of threads may ask while others add, remove and swap: an answer comes from one state
@@ -36,13 +32,6 @@ class Ranker:
         found = ranker.recommend([["v12", "v7"], ["v3"]], k=10)
         found.ids[0], found.scores[0]
     """
-
-    def __init__(
-        self, bundle: Bundle, snapshot: Snapshot, *, options: Mapping[str, Any] | None = None
-    ) -> None:
-        self._state = (bundle, snapshot)
-        self._options = dict(options or {})
-        self._changing = threading.RLock()
 
     @classmethod
     def load(
@@ -85,15 +74,6 @@ class Ranker:
     # ---- what is there --------------------------------------------------------------------------
 
     @property
-    def _snapshot(self) -> Snapshot:
-        return self._state[1]
-
-    @property
-    def bundle(self) -> Bundle:
-        """The bundle as it was when it was loaded, or last changed by this ranker."""
-        return self._state[0]
-
-    @property
     def fingerprint(self) -> str:
         """Fingerprint of the model that answers now; changes with :meth:`swap`."""
         return self._snapshot.fingerprint
@@ -107,12 +87,6 @@ class Ranker:
     def layers(self) -> list[int]:
         """Names of the L axis of :meth:`gates`; empty for models of ids."""
         return list(self.bundle.manifest.source.get("layers", []))
-
-    def __len__(self) -> int:
-        return len(self._snapshot)
-
-    def __contains__(self, item_id: object) -> bool:
-        return isinstance(item_id, str) and self._snapshot.row(item_id) is not None
 
     def info(self) -> dict[str, Any]:
         """What answers now, as JSON-able values."""
@@ -217,106 +191,3 @@ class Ranker:
         if layer not in self.layers:
             raise ConfigError(f"`layer` is {layer}; give one of {', '.join(map(str, self.layers))}")
         return self.layers.index(layer)
-
-    # ---- changes --------------------------------------------------------------------------------
-
-    def add_items(
-        self,
-        item_ids: Sequence[str],
-        vectors: Tensor | None = None,
-        *,
-        features: Tensor | None = None,
-        mask: Tensor | None = None,
-        columns: Mapping[str, Sequence[str | None]] | None = None,
-        replace: bool = False,
-        durable: bool = False,
-    ) -> None:
-        """Add items, which are recommendable when this returns.
-
-        Args:
-            item_ids: Their ids.
-            vectors: ``(n, H)`` finished item vectors, or
-            features: ``(n, L, S, D)`` of the store's layers, from which the bundle's fusion encoder
-                makes vectors.
-            mask: ``(n, S)`` bool beside ``features``; None: every slot holds something.
-            columns: Texts by name, ``n`` each, such as titles.
-            replace: Whether an id that is there may get a new vector.
-            durable: Also write them into the bundle's folder.
-
-        Raises:
-            ConfigError: Neither or both of vectors and features, or an id that is there.
-            DataError: Shapes that do not fit, or ids that repeat.
-            NonFiniteError: NaN or infinity.
-        """
-        ids = checked_ids(item_ids)
-        with self._changing:
-            bundle, snapshot = self._state
-            known = [item for item in ids if snapshot.row(item) is not None]
-            if known and not replace:
-                raise ConfigError(
-                    f"{len(known)} of the items are there already, such as {known[0]!r}; remove "
-                    "them first, or add with `replace`"
-                )
-            if not ids:
-                return
-            made = made_of(
-                snapshot.newcomers,
-                dim=bundle.manifest.dim,
-                vectors=vectors,
-                features=features,
-                mask=mask,
-            )
-            items = as_items(ids, made, columns or {}, like=snapshot.base)
-            if durable:
-                bundle = bundle.append(items)
-            self._state = (bundle, snapshot.with_items(items))
-
-    def remove_items(self, item_ids: Sequence[str], *, durable: bool = False) -> None:
-        """Remove items: none of the answers that begin after this returns holds them.
-
-        Args:
-            item_ids: Their ids.
-            durable: Also remove them from the bundle's folder.
-
-        Raises:
-            UnknownItemError: An item is not there; none was removed.
-            ConfigError: No item would be left.
-        """
-        ids = checked_ids(item_ids)
-        with self._changing:
-            bundle, snapshot = self._state
-            for item in ids:
-                known_row(snapshot, item)
-            if len(ids) >= len(snapshot):
-                raise ConfigError("no item would be left; swap to another bundle in place of that")
-            changed = snapshot.without(ids)
-            if durable:
-                bundle = bundle.remove(ids)
-            self._state = (bundle, changed)
-
-    def swap(self, bundle: str | os.PathLike[str] | None = None) -> None:
-        """Answer from another bundle, with the same options, from one request to the next.
-
-        Items that were added without ``durable`` belong to the old model's space and are gone.
-
-        Args:
-            bundle: Its folder; None: read the present one again, with what other processes added.
-
-        Raises:
-            BundleError: It cannot be loaded; the old one goes on answering.
-        """
-        with self._changing:
-            path = self.bundle.path if bundle is None else bundle
-            self._state = make_snapshot(path, **self._options)
-
-    def refresh(self) -> bool:
-        """Take over what other processes added to the bundle or removed from it.
-
-        Returns:
-            Whether there was anything.
-        """
-        with self._changing:
-            if Bundle.open(self.bundle.path, verify=False) == self.bundle:
-                return False
-            self.swap()
-            return True
