@@ -25,12 +25,14 @@ class Recommendations:
             training interactions where ``fallback`` is set.
         unknown: Ids of each history that the ranker does not have; they were passed over.
         fallback: Whether a user had no known item, so that popular items were given.
+        fingerprint: Of the bundle that answered; a ranker may be swapped to another at any time.
     """
 
     ids: list[list[str]]
     scores: list[list[float]]
     unknown: list[list[str]] = field(default_factory=list)
     fallback: list[bool] = field(default_factory=list)
+    fingerprint: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -75,7 +77,7 @@ def recommend(
         for user, alone in enumerate(fallback):
             if alone:
                 ids[user], scores[user] = list(popular), list(shares)
-    return Recommendations(ids, scores, unknown, fallback)
+    return Recommendations(ids, scores, unknown, fallback, snapshot.fingerprint)
 
 
 def similar(
@@ -86,7 +88,7 @@ def similar(
     check_histories([item_ids])
     rows = [known_row(snapshot, item) for item in item_ids]
     if not rows:
-        return Recommendations([], [])
+        return Recommendations([], [], fingerprint=snapshot.fingerprint)
     with torch.inference_mode():
         values, found = snapshot.nearest(_directions(snapshot, rows, layer), k + 1, layer=layer)
     ids, scores = [], []
@@ -94,7 +96,7 @@ def similar(
         best = _first(row, value, k, without={own})
         ids.append([snapshot.id_of(r) for r, _ in best])
         scores.append([v for _, v in best])
-    return Recommendations(ids, scores, [[] for _ in ids], [False] * len(ids))
+    return Recommendations(ids, scores, [[] for _ in ids], [False] * len(ids), snapshot.fingerprint)
 
 
 def check_histories(histories: object) -> None:
