@@ -20,7 +20,8 @@ from linkedout_lightning.compare.tuning.space import OF_ALL, OF_BOTH, OF_FEATURE
 from linkedout_lightning.compare.tuning.trials import plan_trials
 from linkedout_lightning.errors import ConfigError
 
-QUICK = {"dim": 16, "rank": 8, "batch_size": 64, "lr": 0.01}
+QUICK = {"dim": 16, "batch_size": 64, "lr": 0.01}
+VALUES = {"dim": [8, 16], "rank": [4, 8], "lr": [0.003, 0.01, 0.03]}
 
 
 @pytest.fixture
@@ -28,7 +29,8 @@ def config(inputs, tmp_path):
     def make(**changes):
         given = {
             "interactions": inputs.interactions, "store": inputs.store,
-            "out": str(tmp_path / "out"), "settings": QUICK, "max_len": 8, "epochs": 2,
+            "out": str(tmp_path / "out"), "settings": QUICK, "values": VALUES,
+            "max_len": 8, "epochs": 2,
             "accelerator": "cpu", "threads": 1,
         }  # fmt: skip
         return TuneConfig(**(given | changes))
@@ -58,6 +60,7 @@ def test_the_first_trial_is_the_base(config) -> None:
     first = {t.row: t.settings for t in plan_trials(config(trials=1))}
     assert first["id"]["lr"] == 0.01
     assert first["id"]["item_dropout"] == 0
+    assert first["linkedout"]["rank"] == 4  # the base's 256 is not among the values
     assert first["linkedout+id"]["id_dropout"] == CompareConfig.id_dropout
 
 

@@ -16,10 +16,10 @@ from linkedout_lightning.errors import ConfigError
 class TuneConfig:
     """Rows to tune, each with the same number of trials.
 
-    The first trial of a row has the settings given here; the others are drawn at random from values
-    that ``tune.json`` and ``tune.md`` list. The k-th trials of all rows have the same learning
-    rate, dimension, dropout, weight decay and loss. The validation chooses; test figures are not
-    shown.
+    The first trial of a row has the settings given here, as far as they are among the values to
+    draw from; the others are drawn at random from values that ``tune.json`` and ``tune.md`` list.
+    The k-th trials of all rows have the same learning rate, dimension, dropout, weight decay and
+    loss. The validation chooses; test figures are not shown.
 
     Args:
         interactions: Table of interactions: RecBole .inter, MicroLens pairs, Parquet or CSV.

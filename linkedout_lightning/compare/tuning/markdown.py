@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from linkedout_lightning.compare.findings import BACKBONE_LABELS
@@ -55,12 +56,11 @@ def sentences(document: Mapping[str, Any]) -> list[str]:
             for t in document["trials"]
             if (t["row"], t["backbone"]) == (trial["row"], trial["backbone"])
         ]
-        middle = sorted(of_row)[len(of_row) // 2]
         settings = ", ".join(f"{name} {value}" for name, value in trial["settings"].items())
         name = BACKBONE_LABELS.get(trial["backbone"], trial["backbone"])
         found.append(
             f"{trial['row']} with {name}: trial {trial['number']} of {len(of_row)}, validation "
-            f"{metric} {trial['validation']:.4f} (median {middle:.4f}): {settings}."
+            f"{metric} {trial['validation']:.4f} (median {median(of_row):.4f}): {settings}."
         )
     return found
 

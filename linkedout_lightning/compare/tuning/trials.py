@@ -62,11 +62,12 @@ def plan_trials(config: TuneConfig) -> list[Trial]:
 
 
 def _first(config: TuneConfig, row: str, backbone: str, space: Space) -> dict[str, Any]:
-    """The base's settings of what is drawn, and what is fixed."""
+    """The base's settings of what is drawn; where values leave them out, the first value."""
     base = config.base(row, backbone)
     said = DEFAULTS | config.settings
+    wanted = {name: said.get(name, getattr(base, name)) for name in space}
     return {
-        name: values[0] if len(values) == 1 else said.get(name, getattr(base, name))
+        name: wanted[name] if wanted[name] in values else values[0]
         for name, values in space.items()
     }
 
