@@ -56,6 +56,23 @@ def test_real_cells_leave_figures_that_follow_from_their_ranks(trained):
     assert by_encoder["id"]["gates"] is None
 
 
+def test_a_cell_that_is_run_again_gives_the_same_figures_to_the_last_digit(
+    trained, inputs, tmp_path
+):
+    again = compare(
+        inputs.config(tmp_path, encoders=("linkedout",), baseline="linkedout"), progress=False
+    )
+    (one,) = (cell for cell in trained["cells"] if cell["encoder"] == "linkedout")
+    (other,) = again["cells"]
+    assert other["metrics"] == one["metrics"]
+    assert [e["train_loss"] for e in other["curve"]] == [e["train_loss"] for e in one["curve"]]
+    ranks = [
+        load_file(found.out / cell["folder"] / "ranks.safetensors")["ranks"]
+        for found, cell in ((trained, one), (again, other))
+    ]
+    assert torch.equal(*ranks)
+
+
 def test_best_weights_load_without_running_code_and_hold_no_features(trained):
     weights = torch.load(
         trained.out / "cells" / "linkedout.sasrec.seed0" / "best.ckpt", weights_only=True
