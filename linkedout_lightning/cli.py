@@ -126,7 +126,7 @@ COMMANDS = {
         ),
     ),
     "explain": Command(
-        summary="Say of finished trainings which layer serves which items, and what is alike.",
+        summary="Say which layer serves which items in finished trainings, and which items are alike.",
         config="linkedout_lightning.explain:ExplainConfig",
         run="linkedout_lightning.explain:explain",
         example=(
@@ -164,6 +164,13 @@ COMMANDS = {
         config="linkedout_lightning.serving.commands:AddConfig",
         run="linkedout_lightning.serving.commands:add",
         example="linkedout add --bundle runs/bundle --video new.mp4 --title 'A cat'",
+    ),
+    "serve": Command(
+        summary="Answer over HTTP from a bundle, with a page to look at; add items and swap live.",
+        config="linkedout_lightning.serving.server.config:ServeConfig",
+        run="linkedout_lightning.serving.server.command:serve",
+        example="linkedout serve runs/demo/bundle --media runs/demo/videos",
+        positional="bundle",
     ),
     "inspect": Command(
         summary="Show what a feature store, a bundle or a video file holds.",

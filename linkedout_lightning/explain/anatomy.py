@@ -44,7 +44,7 @@ class Anatomy:
     parts: tuple[Tensor, Tensor] | None = None
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def dissect(encoder: nn.Module) -> Anatomy:
     """Encode the whole catalogue and keep what passes between the encoder's parts.
 

@@ -14,9 +14,10 @@ from linkedout_lightning.compare.names import EncoderName, parse_encoder
 from linkedout_lightning.compare.native import DATA_SETTINGS
 from linkedout_lightning.compare.training import build_model, read_data
 from linkedout_lightning.data import InteractionDataModule
-from linkedout_lightning.errors import ConfigError, DataError
+from linkedout_lightning.errors import ConfigError, DataError, LinkedOutError
 from linkedout_lightning.explain.config import ExplainConfig
 from linkedout_lightning.sequence import SequentialRecommender
+from linkedout_lightning.store import FeatureStore
 
 CHECKPOINT = "best.ckpt"
 DEFAULT_ENCODERS = ("id", "linkedout", "linkedout+id")
@@ -120,17 +121,13 @@ def load_model(cell: TrainedCell, data: InteractionDataModule) -> SequentialReco
         StoreError: There is no feature store.
         StoreSpecError: The features are not those that the weights were trained on.
     """
-    store = cell.spec["settings"].get("store")
-    if store is not None and "://" not in store and not Path(store).exists():
-        raise ConfigError(
-            f"{cell.folder.name} was trained on the features {store!r}, and there is no such "
-            "folder here; name it in `store`"
-        )
     model = build_model(cell.name, cell.spec, data)
     try:
         # weights_only: nothing in the file is run.
         saved = torch.load(cell.folder / CHECKPOINT, weights_only=True, map_location="cpu")
         model.load_state_dict(saved["state_dict"])
+    except LinkedOutError:
+        raise  # the features' own sentence on what differs
     except (RuntimeError, KeyError, EOFError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise DataError(
@@ -138,6 +135,24 @@ def load_model(cell: TrainedCell, data: InteractionDataModule) -> SequentialReco
             f"describes ({reason}); was it trained on these interactions and this version?"
         ) from error
     return model.eval()
+
+
+def open_store(cell: TrainedCell) -> FeatureStore | None:
+    """The features that the cell's encoder reads; None if it reads none.
+
+    Raises:
+        ConfigError: They are not where they were.
+        StoreError: There is no feature store.
+    """
+    path = cell.spec["settings"].get("store")
+    if path is None:
+        return None
+    if "://" not in path and not Path(path).exists():
+        raise ConfigError(
+            f"{cell.folder.name} was trained on the features {path!r}, and there is no such "
+            "folder here; name it in `store`"
+        )
+    return FeatureStore.open(path)
 
 
 def _cells_of(folder: str) -> list[TrainedCell]:

@@ -74,6 +74,7 @@ def _stored(config: ExplainConfig) -> dict[str, Any]:
         raise ConfigError(f"`render` is {config.render!r}, which is no explain.json")
     if not config.titles:
         shown = document["items"].items()
+        document["protocol"]["titles"] = False
         document["items"] = {i: {"category": a["category"]} for i, a in shown if "category" in a}
     return document
 

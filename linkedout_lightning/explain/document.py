@@ -8,7 +8,7 @@ from typing import Any
 
 from linkedout_lightning.compare.files import read_json
 from linkedout_lightning.data import InteractionDataModule
-from linkedout_lightning.explain.cells import TrainedCell
+from linkedout_lightning.explain.cells import TrainedCell, open_store
 from linkedout_lightning.explain.config import ExplainConfig
 from linkedout_lightning.explain.findings import find
 from linkedout_lightning.explain.groups import Groups
@@ -21,7 +21,6 @@ from linkedout_lightning.explain.summary import (
     overlaps_of,
     spaces_of,
 )
-from linkedout_lightning.store import FeatureStore
 
 
 def make_document(
@@ -100,10 +99,11 @@ def make_document(
 
 def _features(cells: Sequence[TrainedCell]) -> str | None:
     """What the encoders read, in a line."""
-    settings = next((c.spec["settings"] for c in cells if c.spec["settings"].get("store")), None)
-    if settings is None:
+    reading = [cell for cell in cells if cell.spec["settings"].get("store")]
+    store = open_store(reading[0]) if reading else None
+    if store is None:
         return None
-    spec = FeatureStore.open(settings["store"]).spec
+    spec, settings = store.spec, reading[0].spec["settings"]
     layers = ", ".join(map(str, settings.get("layers") or spec.layers))
     slots = ", ".join(settings.get("slots") or spec.slots)
     return f"{spec.model}, layers {layers}, token groups {slots}, prompt {spec.prompt!r}"

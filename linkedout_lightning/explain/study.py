@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from linkedout_lightning.encoders.views import SlotsView
 from linkedout_lightning.errors import DataError
 from linkedout_lightning.evaluation.metrics import UserRanks
 from linkedout_lightning.explain.anatomy import Anatomy, dissect
-from linkedout_lightning.explain.cells import TrainedCell, load_model
+from linkedout_lightning.explain.cells import TrainedCell, load_model, open_store
 from linkedout_lightning.explain.config import ExplainConfig
 from linkedout_lightning.explain.gates import part_shares, variance_shares
 from linkedout_lightning.explain.groups import Groups, numbered
@@ -38,7 +37,6 @@ from linkedout_lightning.explain.without import (
     rank_test_users,
     targets_of,
 )
-from linkedout_lightning.store import FeatureStore
 
 _KNOWN_FROM = 5
 """An item with fewer training interactions has an ID vector that says little."""
@@ -112,9 +110,10 @@ def gather(
     """
     warm = data.train_item_mask[1:].cpu()
     present = torch.ones(len(known.item_ids), dtype=torch.bool)
-    for path in dict.fromkeys(c.spec["settings"].get("store") for c in cells):
-        if path is not None:
-            stored = set(FeatureStore.open(path).item_ids)
+    by_store = {cell.spec["settings"].get("store"): cell for cell in cells}
+    for store in map(open_store, by_store.values()):
+        if store is not None:
+            stored = set(store.item_ids)
             present &= torch.tensor([item in stored for item in known.item_ids])
     sample, rule = _sample(warm & present, data.train_counts[1:].cpu(), known, config)
     questions = questions_of_test(data, users=config.test_users, seed=config.query_seed)
@@ -171,9 +170,9 @@ def _add_shares(found: Collected, anatomy: Anatomy, groups: Groups) -> None:
 
 
 def _store(cell: TrainedCell) -> FeatureStoreLike:
-    settings: dict[str, Any] = cell.spec["settings"]
-    store: FeatureStoreLike = FeatureStore.open(settings["store"])
-    return SlotsView(store, settings["slots"]) if settings.get("slots") else store
+    store, slots = open_store(cell), cell.spec["settings"].get("slots")
+    assert store is not None  # its encoder has layers
+    return SlotsView(store, slots) if slots else store
 
 
 def _sample(

@@ -23,6 +23,19 @@ from linkedout_lightning.fusion.fusers import Fused
 from linkedout_lightning.sequence import SequentialRecommender
 
 
+class _Loader:
+    """Batches as one loader: Lightning takes a list for a list of loaders."""
+
+    def __init__(self, batches: Sequence[EvalBatch]) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[EvalBatch]:
+        return iter(self._batches)
+
+
 def renormalised(weights: Tensor, layer: int, *, top_k: int | None = None) -> Tensor:
     """Shares of the layers that remain when one is taken away.
 
@@ -124,7 +137,7 @@ def rank_test_users(
             enable_model_summary=False,
             enable_checkpointing=False,
         )
-        trainer.test(model, dataloaders=questions, verbose=False)
+        trainer.test(model, dataloaders=_Loader(questions), verbose=False)
     assert model.test_ranks is not None
     return UserRanks(model.test_ranks.users.cpu(), model.test_ranks.ranks.cpu())
 
