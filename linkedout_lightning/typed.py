@@ -12,8 +12,8 @@ def in_the_shell_s_way(arguments: list[str], *config_classes: type[Any]) -> list
     """Translate what people type to what the parser reads.
 
     ``--seeds 0 1 2`` and ``--seeds 0,1,2`` stand for ``--seeds=[0,1,2]``, ``--retry-failed`` for
-    ``--retry_failed=true``, ``--set a=1 b.c=2`` for ``--set={"a": 1, "b.c": 2}``; a mapping that
-    is given twice keeps the pairs of both.
+    ``--retry_failed=true``, ``--set a=1 b.c=2`` for ``--set={"a": 1, "b.c": 2}``; a mapping or a
+    list that is given twice keeps what both have.
 
     Args:
         arguments: As they were typed.
@@ -26,6 +26,7 @@ def in_the_shell_s_way(arguments: list[str], *config_classes: type[Any]) -> list
     }
     result: list[str] = []
     pairs: dict[str, list[str]] = {}
+    lists: dict[str, tuple[list[str], int]] = {}
     position = 0
     while position < len(arguments):
         word = arguments[position]
@@ -46,8 +47,12 @@ def in_the_shell_s_way(arguments: list[str], *config_classes: type[Any]) -> list
             while not equals and position < len(arguments) and not _is_option(arguments[position]):
                 values.append(arguments[position])
                 position += 1
-            text = _of_texts(hint)
-            result.append(f"{option}={_as_yaml(values, only_tuple=_only_tuple(hint), text=text)}")
+            before, place = lists.get(option, ([], len(result)))
+            if before and values and not (before[0].startswith("[") or values[0].startswith("[")):
+                values = before + values
+            lists[option] = values, place
+            as_yaml = _as_yaml(values, only_tuple=_only_tuple(hint), text=_of_texts(hint))
+            result[place : place + 1] = [f"{option}={as_yaml}"]
         elif typing.get_origin(hint) is dict and not alone and "=" in arguments[position]:
             while position < len(arguments) and not _is_option(arguments[position]):
                 pairs.setdefault(option, []).append(arguments[position])

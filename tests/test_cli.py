@@ -84,6 +84,8 @@ class Options:
         (["--seeds", "0,1"], ["--seeds=[0,1]"]),
         (["--seeds", "3"], ["--seeds=[3]"]),
         (["--seeds=[0,1]"], ["--seeds=[0,1]"]),
+        (["--seeds", "0", "--name", "x", "--seeds=1,2"], ["--seeds=[0,1,2]", "--name", "x"]),
+        (["--seeds=[0,1]", "--seeds=[2]"], ["--seeds=[2]"]),
         (["--layers", "all"], ["--layers=all"]),
         (["--layers", "4", "-1"], ["--layers=[4,-1]"]),
         (["--layers", "-1", "--name", "x"], ["--layers=-1", "--name", "x"]),

@@ -102,6 +102,7 @@ class Ranker(LiveCatalogue):
             "max_len": snapshot.max_len,
             "sequence": bundle.manifest.sequence["kind"],
             "new_items_from_features": snapshot.newcomers is not None,
+            "similar_by_layer": snapshot.base.experts is not None,
             "layers": self.layers,
             "bytes": snapshot.base.nbytes + snapshot.index.nbytes,
             "source": bundle.manifest.source,
@@ -117,6 +118,15 @@ class Ranker(LiveCatalogue):
         items, row = snapshot.place(known_row(snapshot, item_id))
         found = {name: column[row] for name, column in items.columns.items()}
         return {name: value for name, value in found.items() if value is not None}
+
+    def column(self, name: str) -> dict[str, str]:
+        """One text of all items that have it, such as their titles, by id."""
+        snapshot = self._snapshot
+        found: dict[str, str] = {}
+        for _, items in snapshot.parts:
+            texts = zip(items.ids, items.columns.get(name, ()), strict=False)
+            found |= {item: text for item, text in texts if text is not None}
+        return {item: text for item, text in found.items() if snapshot.row(item) is not None}
 
     def gates(self, item_id: str) -> dict[int, float] | None:
         """Weight of each layer in an item's content; None where the bundle does not know it.

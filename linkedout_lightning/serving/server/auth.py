@@ -7,7 +7,7 @@ import hmac
 
 from starlette.types import Scope
 
-from linkedout_lightning.serving.server.problems import Refusal
+from linkedout_lightning.serving.server.problems import RefusedError
 
 
 class Gate:
@@ -33,16 +33,16 @@ class Gate:
         """Refuse a request that does not carry the token.
 
         Raises:
-            Refusal: 403 where the server has no token, 401 where the request's is not that.
+            RefusedError: 403 where the server has no token, 401 where the request's is not that.
         """
         if self._digest is None:
-            raise Refusal(
+            raise RefusedError(
                 403,
                 "this server changes nothing: it was started without a token (--token-file, or "
                 "LINKEDOUT_TOKEN in its environment)",
             )
         if not self.admits(scope):
-            raise Refusal(
+            raise RefusedError(
                 401,
                 "the token is missing or wrong; send 'authorization: Bearer TOKEN'",
                 headers={"www-authenticate": "Bearer"},

@@ -16,11 +16,13 @@ Answer = TypeVar("Answer")
 Compute = Callable[[Key, Sequence[Asked]], Sequence[Answer]]
 """What answers several requests of one kind; runs in the batcher's thread."""
 
+
 @dataclass
 class _Waiting(Generic[Key, Asked, Answer]):
     key: Key
     asked: Asked
     answer: asyncio.Future[Answer]
+
 
 class MicroBatcher(Generic[Key, Asked, Answer]):
     """Takes requests one by one and has them answered together, as many as are waiting.
@@ -60,7 +62,8 @@ class MicroBatcher(Generic[Key, Asked, Answer]):
         self._queue.append(waiting)
         if self._running is None:
             self._running = asyncio.create_task(self._run())
-        return await waiting.answer
+        answer: Answer = await waiting.answer
+        return answer
 
     async def close(self) -> None:
         """Answer what is waiting, then end the thread."""
@@ -108,4 +111,3 @@ class MicroBatcher(Generic[Key, Asked, Answer]):
                 return [error]
         # One of them is at fault; the others must not suffer for it.
         return [answer for waiting in group for answer in self._answered([waiting])]
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -32,44 +33,73 @@ class BodyLimit:
         self._together, self._held = together, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         limit, declared = self._limit(scope), _declared(scope)
         if declared is not None and declared > limit:
-            await _too_large(limit)(scope, receive, send)
+            await self._refuse(_too_large(limit), scope, receive, send)
             return
         body = bytearray()
         try:
-            refusal = await self._read(body, limit, receive)
-            if refusal is not None:
-                await refusal(scope, receive, send)
-            else:
+            refusal, comes_more = await self._read(body, limit, receive)
+            if refusal is None:
                 await self._app(scope, _replay(bytes(body), receive), send)
+            elif comes_more:
+                await self._refuse(refusal, scope, receive, send)
+            else:
+                await refusal(scope, receive, send)
         finally:
             self._held -= len(body)
 
-    async def _read(self, body: bytearray, limit: int, receive: Receive) -> ASGIApp | None:
-        """Fill ``body``; what to answer if that cannot be done."""
+    async def _refuse(self, refusal: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, and pass over what the client still sends, so that it gets to read why.
+
+        To close the connection at once would reset it, and the client would lose the answer.
+        """
+        last: Message | None = None
+
+        async def held_back(message: Message) -> None:
+            nonlocal last
+            if message["type"] == "http.response.body":
+                await send({**message, "more_body": True})
+                last = {"type": "http.response.body", "body": b"", "more_body": False}
+            else:
+                await send(message)
+
+        await refusal(scope, receive, held_back)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._seconds):
+                message = await receive()
+                while message["type"] == "http.request" and message.get("more_body", False):
+                    message = await receive()
+        if last is not None:
+            await send(last)
+
+    async def _read(
+        self, body: bytearray, limit: int, receive: Receive
+    ) -> tuple[ASGIApp | None, bool]:
+        """Fill ``body``; what to answer if that cannot be done, and whether more of it comes."""
         try:
             async with asyncio.timeout(self._seconds):
                 more = True
                 while more:
                     message = await receive()
                     if message["type"] != "http.request":
-                        return _nothing  # the client has gone
+                        return _nothing, False  # the client has gone
                     part = message.get("body", b"")
                     more = message.get("more_body", False)
                     if len(body) + len(part) > limit:
-                        return _too_large(limit)
+                        return _too_large(limit), more
                     if self._held + len(part) > self._together:
-                        return busy()
+                        return busy(), more
                     body += part
                     self._held += len(part)
         except TimeoutError:
             reason = f"the body did not come within {self._seconds:g} s"
-            return problem(408, reason, headers={"connection": "close"})
-        return None
+            return problem(408, reason, headers={"connection": "close"}), False
+        return None, False
 
 
 class ConcurrencyLimit:
@@ -85,6 +115,7 @@ class ConcurrencyLimit:
         self._app, self._most, self._free, self._now = app, most, free, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
         if scope["type"] != "http" or scope["path"].startswith(self._free):
             await self._app(scope, receive, send)
             return

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from linkedout_lightning.serving.ranker import Ranker
 from linkedout_lightning.serving.server.batching import MicroBatcher
-from linkedout_lightning.serving.server.problems import Refusal
+from linkedout_lightning.serving.server.problems import RefusedError
 
 Result = TypeVar("Result")
 
@@ -78,12 +78,14 @@ class Models:
         """A model, and its name.
 
         Raises:
-            Refusal: There is none of that name.
+            RefusedError: There is none of that name.
         """
         if name is None:
             name = next(iter(self._rankers))
         if name not in self._rankers:
-            raise Refusal(404, f"there is no model {name!r}; give one of {', '.join(self.names)}")
+            raise RefusedError(
+                404, f"there is no model {name!r}; give one of {', '.join(self.names)}"
+            )
         return name, self._rankers[name]
 
     async def recommend(self, kind: Kind, asked: Asked) -> Found:

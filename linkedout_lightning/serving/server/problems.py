@@ -22,7 +22,7 @@ _LONGEST = 400
 NOT_JSON = "the body is no JSON"
 
 
-class Refusal(Exception):
+class RefusedError(Exception):
     """A request that is refused.
 
     Args:
@@ -62,14 +62,14 @@ def problem(
     errors: Sequence[Mapping[str, str]] = (),
     headers: Mapping[str, str] = {},
 ) -> Response:
-    """An answer that says what is wrong, in ASCII so that any text of a client's can stand in it."""
+    """An answer that says what is wrong, in ASCII so that any text can stand in it."""
     body = json.dumps({"detail": _short(detail), "errors": list(errors)})
     return Response(body, status, headers=dict(headers), media_type="application/json")
 
 
 def install(app: FastAPI) -> None:
     """Have an application answer its own errors with reasons."""
-    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(LinkedOutError, _linkedout)
@@ -77,7 +77,7 @@ def install(app: FastAPI) -> None:
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
+    assert isinstance(error, RefusedError)
     return problem(error.status, error.detail, headers=error.headers)
 
 
@@ -89,14 +89,15 @@ async def _invalid(request: Request, error: Exception) -> Response:
         reason = fault.get("ctx", {}).get("error", "")
         return problem(400, f"{NOT_JSON}: {reason} at character {fault['loc'][-1]}")
     kind = request.headers.get("content-type", "")
-    if "body" in {fault["loc"][-1] for fault in found} and "json" not in kind.lower():
+    if any(fault["loc"] == ("body",) for fault in found):
         if any(fault["type"] == "missing" for fault in found):
             return problem(400, "the body is empty; send a JSON object")
-        return problem(
-            415,
-            f"the body is declared as {kind or 'nothing'!r}; send JSON with the header "
-            "'content-type: application/json'",
-        )
+        if "json" not in kind.lower():
+            return problem(
+                415,
+                f"the body is declared as {kind or 'nothing'!r}; send JSON with the header "
+                "'content-type: application/json'",
+            )
     faults = [{"where": _place(f["loc"]), "reason": str(f["msg"])} for f in found[:_MOST_FAULTS]]
     detail = "; ".join(f"{fault['where']}: {fault['reason']}" for fault in faults)
     if len(found) > _MOST_FAULTS:
@@ -110,7 +111,7 @@ async def _http(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         detail = f"there is nothing at {request.url.path!r}; /docs lists what is"
     elif error.status_code == 405:
-        detail = f"{request.method} is not what {request.url.path!r} takes; /docs lists what it does"
+        detail = f"{request.method} is not taken at {request.url.path!r}; /docs lists what is"
     elif error.status_code == 400:
         detail = f"{NOT_JSON} that can be read"
     return problem(error.status_code, detail, headers=error.headers or {})

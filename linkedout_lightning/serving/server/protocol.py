@@ -51,12 +51,13 @@ def guarded_protocol(*, head_timeout: float, stall_timeout: float) -> type[HttpT
             self._in_head = True
 
         def on_headers_complete(self) -> None:
-            self._waiting = _cancelled(self._waiting)
+            self._came()
             self._head, self._in_head = 0, False
             super().on_headers_complete()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._waiting, self._stalled = _cancelled(self._waiting), _cancelled(self._stalled)
+            self._came()
+            self._read()
             super().connection_lost(exc)
 
         def pause_writing(self) -> None:
@@ -65,12 +66,22 @@ def guarded_protocol(*, head_timeout: float, stall_timeout: float) -> type[HttpT
                 self._stalled = self.loop.call_later(stall_timeout, self.transport.abort)
 
         def resume_writing(self) -> None:
-            self._stalled = _cancelled(self._stalled)
+            self._read()
             super().resume_writing()
 
         def _wait(self) -> None:
             self._head = 0
             self._waiting = self.loop.call_later(head_timeout, self._too_slow)
+
+        def _came(self) -> None:
+            if self._waiting is not None:
+                self._waiting.cancel()
+                self._waiting = None
+
+        def _read(self) -> None:
+            if self._stalled is not None:
+                self._stalled.cancel()
+                self._stalled = None
 
         def _too_slow(self) -> None:
             self._waiting = None
@@ -90,8 +101,3 @@ def guarded_protocol(*, head_timeout: float, stall_timeout: float) -> type[HttpT
             self.transport.close()
 
     return GuardedProtocol
-
-
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()

@@ -80,7 +80,9 @@ class NewItem(_Strict):
 
     @model_validator(mode="after")
     def _one_kind(self) -> NewItem:
-        given = [name for name in ("vector", "features", "video") if getattr(self, name) is not None]
+        given = [
+            name for name in ("vector", "features", "video") if getattr(self, name) is not None
+        ]
         if len(given) != 1:
             raise ValueError(
                 f"an item needs one of `vector`, `features` and `video`; this has {given or 'none'}"
