@@ -27,7 +27,7 @@ def entropy(weights: Tensor) -> Tensor:
         tensor([1., 0.], dtype=torch.float64)
     """
     exact = weights.double()
-    found: Tensor = -torch.special.xlogy(exact, exact).sum(-1) / math.log(weights.shape[-1])
+    found: Tensor = torch.special.entr(exact).sum(-1) / math.log(weights.shape[-1])
     return found
 
 
