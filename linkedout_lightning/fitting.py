@@ -15,7 +15,8 @@ class FitConfig:
 
     Args:
         interactions: Table of interactions: RecBole .inter, MicroLens pairs, Parquet or CSV.
-        out: Folder for the checkpoints (best.ckpt, last.ckpt) and metrics.csv.
+        out: Folder for the checkpoints (best.ckpt, last.ckpt), metrics.csv and cell.json, which
+            says how the model was made.
         store: Feature store; needed by every encoder but id and id-dropout.
         encoder: Item encoder, by the names of `linkedout compare`: id, linkedout, linkedout+id, dff
             and others.
@@ -146,12 +147,15 @@ def _train(config: FitConfig, spec: dict[str, Any], *, progress: bool) -> FitRep
     from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger
 
+    from linkedout_lightning.compare.files import write_json
     from linkedout_lightning.compare.names import parse_encoder
     from linkedout_lightning.compare.training import build_model, read_data
 
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data = read_data(spec)
     model = build_model(parse_encoder(config.encoder), spec, data)
+    # What `linkedout export` makes the model from again.
+    write_json(Path(config.out) / "cell.json", spec)
     monitor = f"val/{config.monitor}"
     best = ModelCheckpoint(
         dirpath=config.out, filename="best", monitor=monitor, mode="max", save_last=True,

@@ -101,3 +101,18 @@ def read_caption(text: str) -> dict[str, str]:
             if word in words:
                 found["speed"] = code
     return found
+
+
+def in_short(words: dict[str, str]) -> str:
+    """A clip's title for people.
+
+    Args:
+        words: Attribute -> value.
+
+    Example:
+        >>> words = {"size": "small", "fill": "solid", "color": "cyan", "shape": "star"}
+        >>> in_short(words | {"event": "spins", "scene": "room", "light": "night"})
+        'A small solid cyan star spins in a room at night'
+    """
+    what = f"A {words['size']} {words['fill']} {words['color']} {words['shape']}"
+    return f"{what} {_EVENT[words['event']]} {_SCENE[words['scene']]} {_LIGHT[words['light']]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,14 +74,17 @@ class DemoReport:
     Args:
         folder: The folder of the run.
         results: The object of ``results.json``, with its exit code.
+        bundles: Folders of the exported models by name.
     """
 
     folder: Path
     results: Comparison
+    bundles: dict[str, Path] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Paths and results as one object."""
-        return {"folder": str(self.folder), **self.results}
+        bundles = {name: str(path) for name, path in self.bundles.items()}
+        return {"folder": str(self.folder), "bundles": bundles, **self.results}
 
     @property
     def exit_code(self) -> int:
@@ -91,11 +94,18 @@ class DemoReport:
     def summary(self) -> str:
         """The table of the report, and where to look next."""
         table = (self.folder / "report.md").read_text()
-        return f"{table}\nreport: {self.folder / 'report.html'}"
+        lines = [table, f"report: {self.folder / 'report.html'}"]
+        if "bundle" in self.bundles:
+            bundle = self.bundles["bundle"]
+            lines += [
+                f"bundle: {bundle}",
+                f"  linkedout recommend --bundle {bundle} --history ID,ID",
+            ]
+        return "\n".join(lines)
 
 
 def demo(config: DemoConfig, *, progress: bool = True) -> DemoReport:
-    """Render, tap, store, train, rank, report.
+    """Render, tap, store, train, rank, report, export.
 
     Args:
         config: Sizes, seeds and the model.
@@ -109,6 +119,7 @@ def demo(config: DemoConfig, *, progress: bool = True) -> DemoReport:
         StoreSpecError: The folder holds features of another model.
     """
     from linkedout_lightning.compare import CompareConfig, compare
+    from linkedout_lightning.demo.bundling import write_bundles
     from linkedout_lightning.demo.model import DEMO_FRAMES, DEMO_PROMPT, WEIGHTS
     from linkedout_lightning.tap.extract import ExtractConfig, extract
 
@@ -156,7 +167,8 @@ def demo(config: DemoConfig, *, progress: bool = True) -> DemoReport:
         progress=progress,
     )
     _keep_best(folder, results)
-    return DemoReport(folder, results)
+    _say(progress, f"bundle: the best model, ready to be asked, in {folder / 'bundle'}")
+    return DemoReport(folder, results, write_bundles(folder))
 
 
 SETTINGS: dict[str, Any] = {

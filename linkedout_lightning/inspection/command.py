@@ -14,7 +14,8 @@ class InspectConfig:
     """Look at one thing.
 
     Args:
-        path: Folder of a feature store, its address in an object store, or a video file.
+        path: Folder of a feature store, its address in an object store, folder of a bundle, or a
+            video file.
         version: Past version of the store, by number or name; by default the latest.
         sample: Items, drawn at random, that the statistics by layer and the search for near
             duplicates go by.
@@ -68,15 +69,21 @@ def inspect(config: InspectConfig, *, progress: bool = True) -> Inspection:
         progress: Show a bar while a store's rows are read.
 
     Returns:
-        What is in a store, how its layers are distributed and which rows are dead or duplicate; or
-        the streams of a video.
+        What is in a store, how its layers are distributed and which rows are dead or duplicate;
+        what is in a bundle, its files checked; or the streams of a video.
 
     Raises:
         ConfigError: Nothing is there.
         StoreError: The folder is no feature store, or has no such version.
+        BundleError: The bundle is damaged or of another format version.
         VideoDecodeError: The file is no video.
     """
     path = Path(config.path)
+    if "://" not in config.path and (path / "manifest.json").is_file():
+        from linkedout_lightning.serving.inspecting import bundle_facts, describe_bundle
+
+        facts = bundle_facts(path)
+        return Inspection("bundle", facts, describe_bundle(facts))
     if "://" in config.path or path.is_dir():
         from linkedout_lightning.inspection.store import store_facts
         from linkedout_lightning.inspection.wording import describe_store

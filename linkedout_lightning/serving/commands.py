@@ -60,12 +60,12 @@ def export(config: ExportConfig, *, progress: bool = True) -> ExportReport:
     """
     from linkedout_lightning.serving.artefacts import check_formats
     from linkedout_lightning.serving.exporting import export_bundle
+    from linkedout_lightning.serving.folder import check_free
     from linkedout_lightning.serving.sources import Moved, read_source, with_columns
 
     check_formats(config.formats)
     out = Path(config.out)
-    if out.exists() and any(out.iterdir()) and not config.overwrite:
-        raise ConfigError(f"`out` is {config.out!r}, which is there; give another, or `overwrite`")
+    check_free(out, overwrite=config.overwrite)
     if config.columns and config.items is None:
         raise ConfigError("`columns` are of a table of items; name it in `items`")
     _say(progress, f"reading {config.checkpoint}")

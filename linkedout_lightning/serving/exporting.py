@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -136,7 +136,8 @@ def export_bundle(
     The folder appears complete or not at all, whatever ends the export.
 
     Args:
-        model: A trained recommender, or one taken apart already.
+        model: A trained recommender, or one taken apart already, to which of the arguments below
+            only ``columns`` adds.
         out: The folder.
         item_ids: Ids of the items 1 to N, as the data module has them.
         counts: ``(N + 1,)`` or ``(N,)`` training interactions by item, for users without a history.
@@ -160,7 +161,7 @@ def export_bundle(
     check_dtype(dtype)
     check_formats(tuple(formats))
     if isinstance(model, Exportable):
-        parts = model
+        parts = replace(model, columns={**model.columns, **(columns or {})})
     else:
         if item_ids is None:
             raise ConfigError("give `item_ids`, the ids of the model's items 1 to N")

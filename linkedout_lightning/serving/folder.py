@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from linkedout_lightning.errors import ConfigError
-from linkedout_lightning.serving.manifest import BundleError, FileEntry
+from linkedout_lightning.serving.manifest import MANIFEST, BundleError, FileEntry
 
 _EXCHANGE, _HERE = 2, -100
 
@@ -26,15 +26,12 @@ def write_folder(out: Path, fill: Callable[[Path], None], *, overwrite: bool) ->
     Args:
         out: The folder.
         fill: Writes its files into the folder that it is given.
-        overwrite: Replace a folder that is there; readers of it keep what they have opened.
+        overwrite: Replace a bundle that is there; readers of it keep what they have opened.
 
     Raises:
         ConfigError: It is there and may not be replaced, or cannot be written.
     """
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise ConfigError(f"`out` is {str(out)!r}, which is there and no folder; give another")
-    if out.exists() and any(out.iterdir()) and not overwrite:
-        raise ConfigError(f"`out` is {str(out)!r}, which is there; give another, or overwrite")
+    check_free(out, overwrite=overwrite)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -48,6 +45,24 @@ def write_folder(out: Path, fill: Callable[[Path], None], *, overwrite: bool) ->
         force(out.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def check_free(out: Path, *, overwrite: bool) -> None:
+    """Refuse a place for a bundle that holds something else.
+
+    Raises:
+        ConfigError: A bundle is there and may not be replaced, or something that is none.
+    """
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise ConfigError(f"`out` is {str(out)!r}, which is there and no folder; give another")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not (out / MANIFEST).is_file():
+        raise ConfigError(
+            f"`out` is {str(out)!r}, which holds files and no bundle; give another folder"
+        )
+    if not overwrite:
+        raise ConfigError(f"`out` is {str(out)!r}, where a bundle is; give another, or `overwrite`")
 
 
 def _move(new: Path, out: Path) -> None:

@@ -48,7 +48,7 @@ def read_source(path: Path, *, moved: Moved, layers: bool, encoder: str | None) 
         raise ConfigError(f"`checkpoint` is {str(path)!r}, but there is no such file or folder")
     folder = path if path.is_dir() else path.parent
     if (folder / "results.json").is_file() and (path.is_dir() or encoder):
-        folder = path = _best_cell(folder, encoder)
+        folder = path = find_checkpoint(folder, encoder).parent
     elif encoder is not None:
         raise ConfigError(
             f"`encoder` is {encoder!r}, but {str(path)!r} is one model and no comparison; leave it "
@@ -65,7 +65,16 @@ def read_source(path: Path, *, moved: Moved, layers: bool, encoder: str | None) 
     return _native(checkpoint, _description(checkpoint), moved=moved, layers=layers)
 
 
-def _best_cell(folder: Path, encoder: str | None) -> Path:
+def find_checkpoint(folder: Path, encoder: str | None) -> Path:
+    """The best checkpoint of a comparison, by its validation.
+
+    Args:
+        folder: The folder with results.json.
+        encoder: Whose; None: the best of those whose name begins with linkedout.
+
+    Raises:
+        ConfigError: There is none.
+    """
     from linkedout_lightning.compare.files import read_json
 
     results = read_json(folder / "results.json")
@@ -87,7 +96,7 @@ def _best_cell(folder: Path, encoder: str | None) -> Path:
             f"`encoder` as one of: {', '.join(there) or 'none was kept'}"
         )
     best = max(wanted, key=lambda cell: cell["best_value"])
-    return folder / Path(str(best["checkpoint"])).parent
+    return folder / str(best["checkpoint"])
 
 
 def _description(checkpoint: Path) -> tuple[Path, dict[str, Any]]:
@@ -97,9 +106,9 @@ def _description(checkpoint: Path) -> tuple[Path, dict[str, Any]]:
     found = checkpoint.parent / "cell.json"
     if not found.is_file():
         # The demo's best.ckpt is a copy of a cell's.
-        size, digest = checkpoint.stat().st_size, _digest(checkpoint)
+        size, digest = checkpoint.stat().st_size, digest_of(checkpoint)
         for other in sorted(checkpoint.parent.glob("cells/*/best.ckpt")):
-            if other.stat().st_size == size and _digest(other) == digest:
+            if other.stat().st_size == size and digest_of(other) == digest:
                 found = other.parent / "cell.json"
     spec = read_json(found)
     if not isinstance(spec, dict) or not isinstance(spec.get("settings"), dict):
@@ -123,7 +132,8 @@ def _native(
     folder, spec = described
     settings = dict(spec["settings"])
     for name in ("interactions", "store"):
-        if getattr(moved, name) is not None:
+        # A model of ids has no store that could have moved.
+        if getattr(moved, name) is not None and settings.get(name) is not None:
             settings[name] = str(Path(getattr(moved, name)).absolute())
     spec = {**spec, "settings": settings}
     stores = [spec["encoder"].partition("+")[0]] if settings.get("named_store") else []
@@ -149,7 +159,7 @@ def _native(
     source = {
         "engine": "native",
         **{name: spec[name] for name in ("encoder", "backbone", "seed", "fingerprint")},
-        "checkpoint": f"sha256:{_digest(checkpoint)}",
+        "checkpoint": digest_of(checkpoint),
         "metrics": result.get("metrics", {}),
     }
     parts = take_apart(
@@ -214,6 +224,7 @@ def with_columns(
     return replace(parts, columns={**parts.columns, **kept}), missing
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, as bundles name the checkpoint that they came from."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
