@@ -126,7 +126,7 @@ COMMANDS = {
         ),
     ),
     "explain": Command(
-        summary="Say which layer of finished trainings serves which items, and what it finds alike.",
+        summary="Say which layer serves which items in finished trainings; show neighbours.",
         config="linkedout_lightning.explain:ExplainConfig",
         run="linkedout_lightning.explain:explain",
         example=(
