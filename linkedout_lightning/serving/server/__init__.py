@@ -8,8 +8,18 @@ the requests in flight. Underneath it is FastAPI, too, and no faster for a model
 computed. Here the model is called in a thread of the process that reads the requests.
 """
 
-from linkedout_lightning.serving.server.app import create_app
+from typing import Any
+
 from linkedout_lightning.serving.server.command import serve
 from linkedout_lightning.serving.server.config import ServeConfig
 
 __all__ = ["ServeConfig", "create_app", "serve"]
+
+
+def __getattr__(name: str) -> Any:
+    # The command's help needs no FastAPI.
+    if name == "create_app":
+        from linkedout_lightning.serving.server.app import create_app
+
+        return create_app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -104,8 +104,7 @@ def asking(models: Models, clips: Clips, config: ServeConfig) -> APIRouter:
             config.request_timeout,
         )
         items = [
-            schemas.ListedItem(id=item, title=title, clip=clips.address(item))
-            for item, title in rows
+            schemas.ListedItem(id=item, title=title, clip=clips.clip(item)) for item, title in rows
         ]
         return schemas.ItemsAnswer(model=name, total=total, items=items)
 
@@ -118,7 +117,7 @@ def asking(models: Models, clips: Clips, config: ServeConfig) -> APIRouter:
             id=item_id,
             columns=ranker.columns(item_id),
             gates=ranker.gates(item_id),
-            clip=clips.address(item_id),
+            clip=clips.clip(item_id),
         )
 
     return router

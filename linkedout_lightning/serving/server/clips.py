@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote
 
+from linkedout_lightning.serving.server.schemas import Clip
+
 _SUFFIXES = {
     ".mp4": "video/mp4", ".webm": "video/webm", ".m4v": "video/mp4", ".mov": "video/quicktime",
     ".ogv": "video/ogg", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png",
@@ -39,9 +41,13 @@ class Clips:
                 return None
         return None
 
-    def address(self, item_id: str) -> str | None:
+    def clip(self, item_id: str) -> Clip | None:
         """Where an item's clip is served; None where there is none."""
-        return None if self.find(item_id) is None else f"/media/{quote(item_id, safe='')}"
+        found = self.find(item_id)
+        if found is None:
+            return None
+        # Relative to the page, which may stand below a proxy's path.
+        return Clip(address=f"media/{quote(item_id, safe='')}", type=found[1])
 
 
 def is_plain_name(text: str) -> bool:

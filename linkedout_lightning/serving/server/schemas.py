@@ -141,6 +141,13 @@ class SimilarAnswer(BaseModel):
     items: list[Scored]
 
 
+class Clip(BaseModel):
+    """Where an item's clip or picture is."""
+
+    address: str
+    type: str = Field(description="Such as video/mp4.")
+
+
 class ItemAnswer(BaseModel):
     """What is known of an item."""
 
@@ -148,7 +155,7 @@ class ItemAnswer(BaseModel):
     id: str
     columns: dict[str, str]
     gates: dict[int, float] | None = Field(description="Weight of each layer in its vector.")
-    clip: str | None = Field(description="Address of its clip.")
+    clip: Clip | None
 
 
 class ListedItem(BaseModel):
@@ -156,7 +163,7 @@ class ListedItem(BaseModel):
 
     id: str
     title: str | None
-    clip: str | None
+    clip: Clip | None
 
 
 class ItemsAnswer(BaseModel):
