@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -102,8 +103,14 @@ def run_waiting(cells: Sequence[Cell], config: CompareConfig, *, progress: bool)
 
     Returns:
         Folder of each cell that failed, and why.
+
+    Raises:
+        ConfigError: The data are of no use with the split; no cell was started then.
+        DataError: Likewise.
     """
     waiting = [cell for cell in cells if cell.result() is None]
+    if waiting and config.engine == "native":
+        _check_data(waiting[0], told=progress)
     jobs = min(config.jobs, max(len(waiting), 1))
     display = choose_display(progress, total=len(cells), done=len(cells) - len(waiting), jobs=jobs)
     try:
@@ -116,6 +123,19 @@ def run_waiting(cells: Sequence[Cell], config: CompareConfig, *, progress: bool)
         )
     finally:
         display.close()
+
+
+def _check_data(cell: Cell, *, told: bool) -> None:
+    """Read and split the data once: what is wrong with them is said once, and not by every cell."""
+    from linkedout_lightning.compare.training import read_data
+
+    speaker = logging.getLogger("lightning.pytorch")
+    level = speaker.level
+    speaker.setLevel(level if told else logging.WARNING)
+    try:
+        read_data({"settings": cell.settings, "seed": cell.seed})
+    finally:
+        speaker.setLevel(level)
 
 
 def _fair_threads(jobs: int) -> int:

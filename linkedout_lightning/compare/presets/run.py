@@ -23,9 +23,13 @@ from linkedout_lightning.wording import in_time
 EXTRACTION = "extract.yaml"
 _NO_RESULT = (
     *("jobs", "threads", "devices", "accelerator", "keep_checkpoints", "html", "title", "reuse"),
+    *("workers", "device", "device_map", "batch_size", "batch_tokens", "timeout", "lease"),
     *("simulated", "simulation_note", "encoders", "backbones", "seeds", "overrides"),
 )
 """Options that change no figure, or that the report shows anyway."""
+
+_INSTEAD = {"mean": "the mean of these", "zero": "zeros", "error": "nothing"}
+"""What an item without features has, by ``missing``."""
 
 
 class Reproduction(Comparison):
@@ -73,7 +77,10 @@ def microlens_100k(config: MicroLens100K, *, progress: bool = True) -> Reproduct
 
         check_installed()  # before days of a GPU, not after
     report = _features(config, layout, progress=progress)
-    lines = [*_of_preset(config, layout), *_of_store(config, layout, report)]
+    lines = [
+        *_of_preset(config, layout),
+        *_of_store(config, layout, report, missing=comparison.missing),
+    ]
     beside = {
         "preset": {
             "name": NAME,
@@ -153,7 +160,11 @@ def _of_preset(config: MicroLens100K, layout: Layout) -> Iterator[str]:
     recipe = RECIPES[config.recipe]
     changed = [
         *([f"model {config.model}"] if config.model is not None else []),
-        *(f"{name} {_said(value)} of the extraction" for name, value in config.extraction.items()),
+        *(
+            f"{name} {_said(value)} of the extraction"
+            for name, value in config.extraction.items()
+            if name not in _NO_RESULT
+        ),
         *(f"{n} {_said(v)}" for n, v in config.settings.items() if n not in _NO_RESULT),
     ]
     changes = f"; changed by hand: {', '.join(changed)}" if changed else ""
@@ -167,13 +178,15 @@ def _of_preset(config: MicroLens100K, layout: Layout) -> Iterator[str]:
         yield f"{note[0].upper()}{note[1:]}."
 
 
-def _of_store(config: MicroLens100K, layout: Layout, report: ExtractReport | None) -> Iterator[str]:
+def _of_store(
+    config: MicroLens100K, layout: Layout, report: ExtractReport | None, *, missing: str
+) -> Iterator[str]:
     from linkedout_lightning.store import FeatureStore
 
     store = FeatureStore.open(config.features)
     spec, held = store.spec, set(store.item_ids)
     there = sum(item in held for item in layout.item_ids)
-    others = "" if there == len(layout.item_ids) else ", the others what `missing` says"
+    others = "" if there == len(layout.item_ids) else f", the others {_INSTEAD[missing]}"
     yield (
         f"Features: {spec.model}, layers {', '.join(map(str, spec.layers))}, slots "
         f"{', '.join(spec.slots)}, hidden size {spec.hidden_size}, {spec.bytes_per_item:,} bytes "

@@ -1,0 +1,98 @@
+"""ID against LinkedOut on ml-100k, its last items left out and its time cut in two.
+
+RecBole's wheel carries ml-100k: interactions, and the movies' real titles, years and genres. Those
+go as text through the real pretrained SmolLM2-135M, as in `recbole_ml100k.py`; there are no videos
+in this data set. The rows are this package's own models: leave-one-out, where every user's last
+item is asked for, and the temporal split, where nothing learns from what came after an instant.
+
+    python benchmarks/ml100k.py --out benchmarks/results/ml100k
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+from microlens50k import WEIGHTS, weights_folder
+from recbole_ml100k import LAYERS, PROMPT, write_items
+
+from linkedout_lightning.compare import CompareConfig, compare
+from linkedout_lightning.tap.extract import ExtractConfig, extract
+
+ENCODERS = ("popularity", "cooccurrence", "id", "linkedout", "linkedout+id", "random+id")
+SPLITS = ("leave_one_out", "temporal")
+# The same for every row. A user of ml-100k rates all films within days: of the last tenth of the
+# rows only a few users have a past, so that a larger part is held out for the temporal split.
+BUDGET = {"dim": 64, "lr": 1e-3, "batch_size": 128, "epochs": 20, "patience": 4, "max_len": 50}
+SHARES = {"valid_share": 0.15, "test_share": 0.25}
+
+
+def interactions() -> Path:
+    """RecBole's own copy of the ratings."""
+    found = importlib.util.find_spec("recbole")
+    if found is None or found.origin is None:
+        sys.exit("RecBole is not installed; `linkedout doctor` says how")
+    return Path(found.origin).parent / "dataset_example/ml-100k/ml-100k.inter"
+
+
+def features(work: Path, weights: Path | None) -> Path:
+    """The store of the movies' texts; made, or finished, if it is not there."""
+    items = work / "items.csv"
+    write_items(items)
+    extract(
+        ExtractConfig(
+            model=str(weights_folder(weights)),
+            gguf_file=WEIGHTS,
+            items=str(items),
+            out=str(work / "features"),
+            prompt=PROMPT,
+            layers=LAYERS,
+            groups=("text", "last"),
+            dtype="bfloat16",
+        )
+    )
+    return work / "features"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", type=Path, help=f"folder with {WEIGHTS}")
+    parser.add_argument("--store", type=Path, help="features that are there already")
+    parser.add_argument("--work", type=Path, default=Path("runs/ml100k"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ml100k"))
+    parser.add_argument("--splits", nargs="+", default=list(SPLITS), choices=SPLITS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--backbones", nargs="+", default=["sasrec"])
+    parser.add_argument("--encoders", nargs="+", default=list(ENCODERS))
+    parser.add_argument("--epochs", type=int, default=BUDGET["epochs"])
+    parser.add_argument("--jobs", type=int, default=1)
+    arguments = parser.parse_args()
+
+    store = arguments.store or features(arguments.work, arguments.weights)
+    for split in arguments.splits:
+        folder = arguments.work / split
+        compare(
+            CompareConfig(
+                interactions=str(interactions()),
+                store=str(store),
+                split=split,
+                encoders=tuple(arguments.encoders),
+                backbones=tuple(arguments.backbones),
+                seeds=tuple(arguments.seeds),
+                jobs=arguments.jobs,
+                out=str(folder),
+                title=f"ml-100k, {split.replace('_', ' ')}: ID against titles, years and genres "
+                "through SmolLM2-135M",
+                **(BUDGET | SHARES | {"epochs": arguments.epochs}),
+            )
+        )
+        (arguments.out / split).mkdir(parents=True, exist_ok=True)
+        for name in ("results.json", "report.md", "report.html"):
+            shutil.copy(folder / name, arguments.out / split / name)
+
+
+if __name__ == "__main__":
+    main()
