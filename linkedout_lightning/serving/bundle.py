@@ -118,8 +118,10 @@ class Bundle:
             if items is not None and (known := [i for i in part.ids if i in items.row_of]):
                 items = _without(items, set(known))  # a later addition replaces
             items = part if items is None else items.joined(part)
-        assert items is not None
-        return _without(items, gone)
+        items = None if items is None else _without(items, gone)
+        if items is None or not len(items):
+            raise BundleError(f"{str(self.path)!r} holds no item; export it again")
+        return items
 
     def sequence(self) -> LastState:
         """The sequence encoder, in evaluation mode."""
@@ -162,20 +164,24 @@ class Bundle:
         return items
 
     def _json(self, name: str, kind: type) -> Any:
+        content = self.content(name)
         try:
-            value = json.loads(self.content(name))
+            value = json.loads(content)
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, kind):
-            raise BundleError(f"{str(self.path)!r} is damaged: {name!r} holds no JSON {kind}")
+            raise BundleError(
+                f"{str(self.path)!r} is damaged: {name!r} holds no {kind.__name__} in JSON"
+            )
         return value
 
     def _tensors(self, name: str) -> dict[str, Tensor]:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
+        content = self.content(name)
         try:
-            found: dict[str, Tensor] = load(self.content(name))
+            found: dict[str, Tensor] = load(content)
             return found
         except (SafetensorError, ValueError, KeyError) as error:
             raise BundleError(

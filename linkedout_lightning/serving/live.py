@@ -96,7 +96,7 @@ class LiveCatalogue:
             )
             items = as_items(ids, made, columns or {}, like=snapshot.base)
             if durable:
-                bundle = bundle.append(items)
+                bundle = _seen(bundle, bundle.append(items))
             self._state = (bundle, snapshot.with_items(items))
 
     def add_videos(
@@ -240,7 +240,7 @@ class LiveCatalogue:
                 raise ConfigError("no item would be left; swap to another bundle in place of that")
             changed = snapshot.without(ids)
             if durable:
-                bundle = bundle.remove(ids)
+                bundle = _seen(bundle, bundle.remove(ids))
             self._state = (bundle, changed)
 
     def swap(self, bundle: str | os.PathLike[str] | None = None) -> None:
@@ -259,7 +259,7 @@ class LiveCatalogue:
             self._state = make_snapshot(path, **self._options)
 
     def refresh(self) -> bool:
-        """Take over what other processes added to the bundle or removed from it.
+        """Take over what other processes added to the bundle or removed from it, as a swap does.
 
         Returns:
             Whether there was anything.
@@ -269,3 +269,9 @@ class LiveCatalogue:
                 return False
             self.swap()
             return True
+
+
+def _seen(before: Bundle, after: Bundle) -> Bundle:
+    """The state of the disk that the snapshot has: not what others changed in between."""
+    alone = after.manifest.generation == before.manifest.generation + 1
+    return after if alone else before

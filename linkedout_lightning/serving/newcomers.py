@@ -136,7 +136,7 @@ class NewItemEncoder:
                     tensors["calibration.ratio"].squeeze(),
                 )
         except (LinkedOutError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            words = " ".join(str(error).split())
+            words = " ".join(str(error).split())[:300]
             raise DataError(f"the fusion encoder for new items does not fit: {words}") from None
         return cls(encoder, projection=tensors.get("projection"), calibration=calibration)
 

@@ -77,7 +77,7 @@ def build(
         if state is not None:
             backbone.load_state_dict(dict(state))
     except (TypeError, RuntimeError) as error:
-        words = " ".join(str(error).split())
+        words = " ".join(str(error).split())[:300]
         raise ConfigError(f"the sequence encoder {kind!r} does not fit: {words}") from None
     return LastState(backbone).eval().requires_grad_(False)
 
