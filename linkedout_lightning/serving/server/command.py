@@ -88,7 +88,12 @@ def serve(config: ServeConfig, *, progress: bool = True) -> ServeReport:
         )
         changes = "with the token" if token is not None else "not at all, as there is no token"
         _say(progress, f"items can be changed {changes}")
-        _say(progress, f"serving at {address} (the page; {address}/docs lists the routes)")
+        # Whoever reads standard output as JSON still wants to know where a free port is.
+        print(
+            f"==> serving at {address} (the page; {address}/docs lists the routes)",
+            file=sys.stdout if progress else sys.stderr,
+            flush=True,
+        )
         with _ended_by_signals():
             server.run(sockets=[listener])
     return ServeReport(address, server.server_state.total_requests)

@@ -23,6 +23,7 @@ from linkedout_lightning.serving import export_bundle
 
 ITEMS, LAYERS, SLOTS, HIDDEN, DIM = 60, (2, 5, 9), 2, 12, 16
 TOKEN = "a-token-of-enough-letters"
+CLIP = bytes(range(256)) * 40
 
 
 def ids(count: int = ITEMS) -> list[str]:
@@ -60,6 +61,22 @@ def write_id(path: Path, *, seed: int = 1, items: int = ITEMS) -> Path:
     titles = [f"Film {number} <b>&" for number in range(1, items + 1)]
     export_bundle(model, path, item_ids=ids(items), columns={"title": titles}, formats=())
     return path
+
+
+def write_film(path: Path, *, shade: int) -> None:
+    """A second of H.264, as browsers play it."""
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=12, options={"crf": "30"})
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for step in range(12):
+            picture = np.full((64, 64, 3), shade, dtype=np.uint8)
+            picture[step * 4 : step * 4 + 16, 20:44] = 255
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
 
 
 @dataclass(frozen=True)

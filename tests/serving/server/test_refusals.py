@@ -118,7 +118,7 @@ def test_what_is_not_there(served: Served) -> None:
     assert served.get("/items/nobody").status == 404
     assert served.get("/items?limit=0").status == 422
     assert served.get("/items?limit=1001").status == 422
-    assert served.get("/media/v001").status == 404
+    assert served.get("/media/v050").status == 404
     assert served.ask("DELETE", "/items/nobody", token=TOKEN).status == 404
     assert served.post("/similar", {"item": "v001", "layer": 4}).status == 422
     assert served.post("/similar", {"item": "v001", "layer": 5, "model": "id"}).status == 422
