@@ -164,6 +164,4 @@ _OTHER = (
     "backbones", "baseline", "overrides", "stores", "reuse",
 )  # fmt: skip
 """Fields of a comparison that make no sense for one row."""
-FREE = tuple(
-    f.name for f in dataclasses.fields(CompareConfig) if f.name not in (*_SHARED, *_OTHER)
-)
+FREE = tuple(f.name for f in dataclasses.fields(CompareConfig) if f.name not in (*_SHARED, *_OTHER))
