@@ -48,8 +48,15 @@ def open_tap(config: ExtractConfig, *, progress: bool = True) -> VideoLLMTap:
         raise ConfigError(f"`device` is {config.device!r}, which is of no use: {error}") from error
 
 
-def outline_tap(config: ExtractConfig, *, progress: bool = True) -> VideoLLMTap | None:
+def outline_tap(
+    config: ExtractConfig, *, progress: bool = True, strict: bool = False
+) -> VideoLLMTap | None:
     """The tap of :func:`open_tap` without weights: it has a fingerprint and cannot extract.
+
+    Args:
+        config: What to outline.
+        progress: Let downloading draw its bars.
+        strict: Let errors be told.
 
     Returns:
         None where the model must be loaded to know, or where loading has something to complain of.
@@ -67,6 +74,8 @@ def outline_tap(config: ExtractConfig, *, progress: bool = True) -> VideoLLMTap 
         )
         return None if loaded is None else _tap(config, loaded)
     except Exception:
+        if strict:
+            raise
         # This is a short cut: whatever stands in its way, the long way tells what it is.
         return None
 

@@ -15,7 +15,7 @@ from linkedout_lightning.compare.presets import MicroLens100K, microlens_100k
 from linkedout_lightning.compare.presets.planned import PresetPlan
 from linkedout_lightning.compare.run import Comparison
 from linkedout_lightning.demo import WEIGHTS
-from linkedout_lightning.errors import StoreSpecError
+from linkedout_lightning.errors import ConfigError, StoreSpecError
 from linkedout_lightning.store import FeatureStore
 from linkedout_lightning.tap.extract import ExtractConfig, extract
 from linkedout_lightning.tap.report import ExtractReport
@@ -152,6 +152,11 @@ def test_a_plan_writes_nothing(root: Path, tmp_path: Path) -> None:
     assert "a plan" in plan.summary()
     assert json.loads(json.dumps(plan.to_json()))["exit_code"] == 0
     assert plan.store_bytes == 24 * (4 * 3 * 192 * 2 + 1 + 80)
+
+
+def test_a_plan_says_what_is_wrong_with_the_model(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds 14, but the model has 8 decoder layers"):
+        microlens_100k(of(root, tmp_path, plan=True, extraction={}), progress=False)
 
 
 def test_a_plan_with_a_sample_runs_it(root: Path, tmp_path: Path) -> None:

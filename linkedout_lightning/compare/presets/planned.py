@@ -151,7 +151,8 @@ def plan_preset(
         sample: What a plan of the extraction found, if one was made.
 
     Raises:
-        ConfigError: The model's shape cannot be known here.
+        ConfigError: The model, its layers or its prompt are of no use, or its shape cannot be known
+            here.
     """
     extraction, comparison = config.extract_config(), config.compare_config(str(layout.pairs))
     assumed = ASSUMED | config.assume
@@ -290,7 +291,7 @@ def _asked_model(
     from linkedout_lightning.tap.types import TapInput
     from linkedout_lightning.video import Frames
 
-    tap = outline_tap(extraction, progress=False)
+    tap = outline_tap(extraction, progress=False, strict=True)
     if tap is None:
         raise ConfigError(
             f"the shape of {extraction.model!r} cannot be known without its weights here; give "
