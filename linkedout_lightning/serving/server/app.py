@@ -28,7 +28,8 @@ _HELD = 256 * 1_000_000
 # The pages load nothing from anywhere else, and nothing of them may be put into another page.
 _POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src 'self' data:; media-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'"
+    "img-src 'self' data:; media-src 'self'; connect-src 'self'; frame-ancestors 'none'; "
+    "base-uri 'none'"
 )
 
 
