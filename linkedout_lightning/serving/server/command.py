@@ -9,10 +9,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from linkedout_lightning.errors import ConfigError, MissingExtraError
 from linkedout_lightning.serving.server.config import ServeConfig, named_bundles, read_token
+
+if TYPE_CHECKING:
+    import uvicorn
+
+_BACKLOG = 2048
 
 
 @dataclass(frozen=True)
@@ -88,13 +93,14 @@ def serve(config: ServeConfig, *, progress: bool = True) -> ServeReport:
         )
         changes = "with the token" if token is not None else "not at all, as there is no token"
         _say(progress, f"items can be changed {changes}")
+        listener.listen(_BACKLOG)  # whoever reads the address may connect, and waits a moment
         # Whoever reads standard output as JSON still wants to know where a free port is.
         print(
             f"==> serving at {address} (the page; {address}/docs lists the routes)",
             file=sys.stdout if progress else sys.stderr,
             flush=True,
         )
-        with _ended_by_signals():
+        with _ended_by_signals(server):
             server.run(sockets=[listener])
     return ServeReport(address, server.server_state.total_requests)
 
@@ -125,11 +131,16 @@ def _listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Keep a signal from being raised again, as uvicorn does once the signal has ended it."""
-    before = {
-        number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+def _ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    """Let SIGTERM and Ctrl+C end a server, and nothing else.
+
+    uvicorn takes them only once it has started, and raises them again once they have ended it.
+    """
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
