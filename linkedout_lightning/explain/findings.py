@@ -10,13 +10,13 @@ from linkedout_lightning.compare.findings import percent, signed, verdict
 OFF = 2e-4
 """A figure made again may differ by so much: ties and rounding of another machine."""
 _VERDICTS = {
-    "above": "{ratio:.1f} times the spread over seeds ({over_seeds:.3f}), so they are more than an "
-    "accident of the seed",
-    "similar": "only {ratio:.1f} times the spread over seeds ({over_seeds:.3f}): a tendency, no "
-    "law",
-    "below": "less than the spread over seeds ({over_seeds:.3f}): another seed gives these items "
-    "to other layers",
-    "chance": "hardly more than the {by_chance:.3f} that groups of items drawn at random show",
+    "above": "what seeds agree on is {between:.3f}, {ratio:.1f} times the spread over seeds: more "
+    "than an accident of the seed",
+    "similar": "what seeds agree on is {between:.3f}, {ratio:.1f} times the spread over seeds: a "
+    "tendency, no law",
+    "below": "what seeds agree on is {between:.3f}, less than the spread over seeds "
+    "({over_seeds:.3f}): another seed gives these items to other layers",
+    "chance": "no more than twice the {by_chance:.3f} that groups of items drawn at random show",
 }
 
 
@@ -69,8 +69,8 @@ def _layers(document: Mapping[str, Any], encoder: Mapping[str, Any]) -> list[str
         between = gates["between"][name]
         if between is None:
             continue
-        said = f"{label}: beyond what seeds add, weights differ between {words} by "
-        said += f"{between['between']:.3f} (root mean square)"
+        said = f"{label}: in one training, weights differ between {words} by "
+        said += f"{between['within']:.3f} (root mean square)"
         if between["verdict"]:
             said += f", {_VERDICTS[between['verdict']].format(**between)}"
         if between["correlation"] is not None:

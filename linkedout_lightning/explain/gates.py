@@ -80,40 +80,43 @@ def spread_between(weights: Tensor, members: Tensor) -> dict[str, Any]:
     r"""Do groups of items differ more than seeds do, and more than chance?
 
     Let :math:`d_{s,g,l}` be the mean weight of layer l in group g minus that over all items, in
-    the training with seed s. What is compared are three root mean squares over groups and layers:
+    the training with seed s. What is compared are root mean squares over groups and layers:
 
+    - ``within``: of :math:`d_{s,g,l}`, what one training shows,
+    - ``by_chance``: the same if each group were as many items drawn at random, from the items'
+      own variance,
+    - ``over_seeds``: of its standard deviation over seeds,
     - ``between``: of :math:`\bar d_{g,l}`, the mean over seeds, what the seeds' spread adds to it
-      taken off (a mean over S seeds still holds a share 1/S of their variance),
-    - ``over_seeds``: the standard deviation of :math:`d_{s,g,l}` over seeds,
-    - ``by_chance``: of :math:`\bar d_{g,l}` if each group were as many items drawn at random,
-      from the items' own variance.
+      taken off (a mean over S seeds still holds a share 1/S of their variance).
 
     Args:
         weights: ``(S, N, L)``.
         members: ``(G, N)`` bool, the groups to tell apart.
 
     Returns:
-        The three, ``over_seeds`` None with one seed; ``ratio`` of the first to the second;
-        ``verdict``: ``chance`` where ``between`` is not above twice ``by_chance``, else ``below``,
-        ``similar`` or ``above`` for a ratio below 1, below 2, and from there on, None with one
-        seed; ``correlation`` of the profiles :math:`d_{s}` between seeds, mean over pairs.
+        The four, ``over_seeds`` None with one seed; ``ratio`` of ``between`` to it; ``verdict``:
+        ``chance`` where ``within`` is not above twice ``by_chance``, else ``below``, ``similar``
+        or ``above`` for a ratio below 1, below 2, and from there on, None with one seed;
+        ``correlation`` of the profiles :math:`d_{s}` between seeds, mean over pairs.
     """
     exact = weights.double()
     means = group_means(exact, members)  # (S, G, L)
     profile = means - exact.mean(1, keepdim=True)
     seeds = len(weights)
     mean = profile.mean(0)
-    variance = exact.mean(0).var(0)  # (L,) over items, of the mean over seeds
+    within = profile.square().mean().sqrt()
+    variance = exact.var(1).mean(0)  # (L,) over items
     chance = (variance / members.sum(1, keepdim=True)).mean().sqrt()
     noise = profile.var(0).mean() if seeds > 1 else torch.tensor(0.0).double()
     between = (mean.square().mean() - noise / seeds).clamp(min=0).sqrt()
     found: dict[str, Any] = {
+        "within": float(within),
         "between": float(between),
         "over_seeds": float(noise.sqrt()) if seeds > 1 else None,
         "by_chance": float(chance),
         "ratio": None,
         "correlation": None,
-        "verdict": "chance" if between <= 2 * chance else None,
+        "verdict": "chance" if within <= 2 * chance else None,
     }
     if seeds > 1:
         found["ratio"] = ratio = float(_ratio(between, noise.sqrt()))

@@ -71,8 +71,9 @@ def method_lines(document: Mapping[str, Any]) -> list[str]:
         f"Categories of fewer than {told['min_items']} items are not looked at one by one"
         + (f"; {told['without_category']:,} items have none." if told["without_category"] else "."),
         "Seeds: the spread between categories (or deciles) is the root mean square over categories "
-        "and layers of the mean weight's distance to that over all items, what the seeds add to it "
-        "taken off; the spread over seeds is the standard deviation of that distance.",
+        "and layers of the mean weight's distance to that over all items; the spread over seeds is "
+        "the standard deviation of that distance; what seeds agree on is the spread of its mean "
+        "over seeds, what the seeds still add to that taken off.",
         "One layer left out: the gate's weights of the rest are brought to a sum of 1, nothing is "
         f"trained anew, and {told['ranked_users']:,} test users are ranked again; paired bootstrap "
         f"over users, {told['bootstrap']:,} resamples.",
@@ -80,8 +81,8 @@ def method_lines(document: Mapping[str, Any]) -> list[str]:
         f"{told['near']} are compared for {told['sample']:,} items "
         f"({'all' if told['sample'] == told['pool'] else 'drawn at random'}).",
     ]
-    if document.get("seconds"):
-        lines.append(f"It took {in_time(document['seconds'])}.")
+    if document.get("processor_seconds"):
+        lines.append(f"It took {in_time(document['processor_seconds'])} of processor time.")
     return lines
 
 

@@ -37,41 +37,38 @@ def gates_table(document: Mapping[str, Any], encoder: Mapping[str, Any]) -> Tabl
 
 
 def stability_table(document: Mapping[str, Any]) -> Table | None:
-    """Whether seeds agree on the gate, encoder by encoder."""
+    """Whether seeds agree on the gate, encoder by encoder; None with one seed."""
     rows = []
     for encoder in document["encoders"].values():
         gates = encoder["gates"]
-        if not gates:
+        found = gates and gates["agreement"]
+        if not found:
             continue
-        found = gates["agreement"] or {}
         line = [TableCell(encoder["label"])]
-        line += [TableCell(_number(found.get("correlation"), 2))]
-        line += [TableCell(_number(found.get("grouping"), 2))]
-        same = found.get("same_top")
-        chance = f"chance {found['same_top_chance']:.0%}" if found else ""
-        line.append(TableCell("–" if same is None else f"{same:.0%}", small=chance))
+        line += [TableCell(_number(found[name], 2)) for name in ("correlation", "grouping")]
+        chance = f"chance {found['same_top_chance']:.0%}"
+        line.append(TableCell(f"{found['same_top']:.0%}", small=chance))
         for name in ("category", "popularity"):
             between = gates["between"][name]
             if between is None:
                 line.append(TableCell("–"))
                 continue
-            over = _number(between["over_seeds"], 3)
-            small = f"seeds {over}, chance {between['by_chance']:.3f}"
-            line.append(TableCell(f"{between['between']:.3f}", small=small))
+            parts = (between[part] for part in ("between", "over_seeds", "by_chance"))
+            small = " · ".join(_number(part, 3) for part in parts)
+            line.append(TableCell(f"{between['within']:.3f}", small=small))
         line.append(TableCell(f"{gates['entropy'][0]:.2f}"))
-        line.append(TableCell(f"{gates['entropy_of_mean']:.2f}"))
         rows.append(line)
     if not rows:
         return None
     return Table(
         caption="Correlation of items' weights between seeds; agreement of the groups of "
         "items whichever layer they go to (CKA); share of items with the same heaviest layer; "
-        "spread of the mean weights between categories and between popularity deciles, beside the "
-        "spread over seeds and that of random groups; entropy of an item's weights, and of the "
-        "mean weights",
+        "spread of the mean weights between categories and between popularity deciles in one "
+        "training, below it the part that the seeds agree on · the spread over seeds · that of "
+        "random groups; entropy of an item's weights, 1 for an even share",
         columns=[
             "", "correlation", "grouping", "same heaviest", "between categories",
-            "between deciles", "entropy", "of the mean",
+            "between deciles", "entropy",
         ],
         rows=rows,
         kinds=["" for _ in rows],

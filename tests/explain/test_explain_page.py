@@ -89,12 +89,13 @@ def test_words_follow_the_figures(document):
     assert "is the same whatever the seed" in find(document)[0]
     gates["agreement"] |= {"correlation": 0.05}
     assert "mostly an accident of the seed" in find(document)[0]
-    known = {"between": 0.06, "over_seeds": 0.02, "by_chance": 0.01, "correlation": 0.9}
+    known = {"within": 0.07, "between": 0.06, "over_seeds": 0.02, "by_chance": 0.01}
+    known["correlation"] = 0.9
     for verdict, ratio, words in (
-        ("above", 3.0, "3.0 times the spread over seeds (0.020), so they are more than"),
-        ("similar", 1.5, "only 1.5 times"),
-        ("below", 0.5, "less than the spread over seeds"),
-        ("chance", 0.5, "hardly more than the 0.010"),
+        ("above", 3.0, "agree on is 0.060, 3.0 times the spread over seeds: more than an accident"),
+        ("similar", 1.5, "1.5 times the spread over seeds: a tendency"),
+        ("below", 0.5, "less than the spread over seeds (0.020)"),
+        ("chance", 0.5, "no more than twice the 0.010"),
     ):
         gates["between"]["category"] = known | {"verdict": verdict, "ratio": ratio}
         assert words in " ".join(find(document))
