@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
@@ -16,6 +17,8 @@ from linkedout_lightning.serving.server.config import ServeConfig, named_bundles
 
 if TYPE_CHECKING:
     import uvicorn
+
+    from linkedout_lightning.serving.ranker import Ranker
 
 _BACKLOG = 2048
 
@@ -72,6 +75,7 @@ def serve(config: ServeConfig, *, progress: bool = True) -> ServeReport:
         for name, folder in named_bundles(config.bundle).items():
             rankers[name] = Ranker.load(folder, config.index, dtype=config.dtype)
             _say(progress, f"{name}: {len(rankers[name]):,} items of {folder}")
+            _warm_up(rankers[name])
         app = create_app(rankers, config, token=token)
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         logging.getLogger("linkedout.serve").setLevel(logging.INFO if progress else logging.WARNING)
@@ -100,6 +104,7 @@ def serve(config: ServeConfig, *, progress: bool = True) -> ServeReport:
             file=sys.stdout if progress else sys.stderr,
             flush=True,
         )
+        _settle()
         with _ended_by_signals(server):
             server.run(sockets=[listener])
     return ServeReport(address, server.server_state.total_requests)
@@ -128,6 +133,26 @@ def _listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
         bound = listener.getsockname()
         name = f"[{bound[0]}]" if family == socket.AF_INET6 else bound[0]
         yield listener, f"http://{name}:{bound[1]}"
+
+
+def _warm_up(ranker: Ranker) -> None:
+    """Ask a model once, so that the first request does not wait for what torch does but once."""
+    item = next(iter(ranker.item_ids))
+    for together in (1, 8):
+        ranker.recommend([[item]] * together, 1)
+    ranker.similar([item], 1)
+
+
+def _settle() -> None:
+    """Keep Python from stopping all requests at once.
+
+    torch and its like leave a million objects behind, through which the collector would go time
+    and again: half a second in which nobody is answered. They are for ever, so it may pass over
+    them. And the model's thread gives way to new requests after 1 ms in place of 5.
+    """
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(0.001)
 
 
 @contextmanager
