@@ -31,6 +31,9 @@ _PARTS = {
     "gguf": ("video", "text models in GGUF files"),
     "jinja2": ("report", "report.html"),
     "ray": ("ray", "extraction on Ray"),
+    "fastapi": ("serve", "linkedout serve"),
+    "uvicorn": ("serve", "linkedout serve"),
+    "prometheus-client": ("serve", "the numbers of linkedout serve"),
 }
 
 
