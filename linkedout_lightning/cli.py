@@ -135,6 +135,13 @@ COMMANDS = {
         ),
         positional="cells",
     ),
+    "render": Command(
+        summary="Make a result's tables and page anew from its JSON.",
+        config="linkedout_lightning.rendering:RenderConfig",
+        run="linkedout_lightning.rendering:render",
+        example="linkedout render benchmarks/results/microlens50k/untuned/sasrec",
+        positional="path",
+    ),
     "recbole": Command(
         summary="Train and test a RecBole model, its item table replaced by three lines of YAML.",
         config="recbole_adapters.command:RecBoleConfig",
