@@ -3,9 +3,8 @@
 LitServe was looked at first, as it has micro-batching built in. Its model lives in worker processes
 behind a queue that only requests of one kind travel through, so an added item or another bundle
 cannot be put in place for all workers at one instant, and it limits neither k nor slow clients nor
-the requests in flight. Underneath it is FastAPI, too, and no faster for a model of a millisecond
-(12 ms and 9 ms against 9 ms a request): what crosses two process borders costs more than what is
-computed. Here the model is called in a thread of the process that reads the requests.
+the requests in flight. Underneath it is FastAPI, too. Here the model is called in a thread of the
+process that reads the requests: what would cross two process borders is a millisecond's work.
 """
 
 from typing import Any

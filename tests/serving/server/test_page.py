@@ -65,8 +65,10 @@ def test_clips_play(served: Served, browser: Browser) -> None:
 
 def test_one_item_by_its_layers(served: Served, browser: Browser) -> None:
     browser.open(served.address + "/#v004")
+    column = _column(served, "linkedout", ["v004"])
+    browser.wait_for(f"{_IDS.format('[data-model=linkedout]')}.join() === '{','.join(column)}'")
     browser.click("[data-model=linkedout] .card")
-    item = _column(served, "linkedout", ["v004"])[0]
+    item = column[0]
     browser.wait_for("document.querySelectorAll('#similar .card').length === 12")
     gates = served.get(f"/items/{item}").json["gates"]
     words = browser.run("document.querySelector('.gates').innerText")
