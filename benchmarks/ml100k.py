@@ -24,9 +24,20 @@ from linkedout_lightning.tap.extract import ExtractConfig, extract
 
 ENCODERS = ("popularity", "cooccurrence", "id", "linkedout", "linkedout+id", "random+id")
 SPLITS = ("leave_one_out", "temporal")
-# The same for every row. A user of ml-100k rates all films within days: of the last tenth of the
-# rows only a few users have a past, so that a larger part is held out for the temporal split.
-BUDGET = {"dim": 64, "lr": 1e-3, "batch_size": 128, "epochs": 20, "patience": 4, "max_len": 50}
+# The same for every row: where `recbole_native.py` found this package's SASRec with an ID strong
+# (HR@10 .195). With a dropout of 0.1, 50 inputs and batches of 128 the ID has a quarter less and
+# the co-occurrence a third, and a gain over either is cheap.
+BUDGET = {
+    "dim": 64,
+    "lr": 1e-3,
+    "dropout": 0.4,
+    "batch_size": 64,
+    "max_len": 10,
+    "epochs": 30,
+    "patience": 5,
+}
+# A user of ml-100k rates all films within days: of the last tenth of the rows few users have a
+# past, so that a larger part is held out for the temporal split.
 SHARES = {"valid_share": 0.15, "test_share": 0.25}
 
 
