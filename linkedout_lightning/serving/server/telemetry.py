@@ -90,6 +90,8 @@ class Measured:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = str(message["status"])
+                took = f"total;dur={1e3 * (time.perf_counter() - start):.2f}".encode()
+                message["headers"] = [*message.get("headers", ()), (b"server-timing", took)]
             await send(message)
 
         telemetry, start = self._telemetry, time.perf_counter()

@@ -115,7 +115,8 @@ def test_items_are_found_by_their_titles(served: Served) -> None:
 
 def test_operating_routes(served: Served) -> None:
     assert served.get("/healthz").json == {"status": "ok", "models": {"linkedout": 60, "id": 60}}
-    served.recommend(["v001"])
+    timing = served.recommend(["v001"]).headers["server-timing"]
+    assert float(timing.removeprefix("total;dur=")) > 0
     text = served.get("/metrics").body.decode()
     assert 'linkedout_requests_total{method="POST",route="/recommend",status="200"}' in text
     assert 'linkedout_items{model="id"} 60.0' in text
