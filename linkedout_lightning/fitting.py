@@ -154,8 +154,6 @@ def _train(config: FitConfig, spec: dict[str, Any], *, progress: bool) -> FitRep
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data = read_data(spec)
     model = build_model(parse_encoder(config.encoder), spec, data)
-    # What `linkedout export` makes the model from again.
-    write_json(Path(config.out) / "cell.json", spec)
     monitor = f"val/{config.monitor}"
     best = ModelCheckpoint(
         dirpath=config.out, filename="best", monitor=monitor, mode="max", save_last=True,
@@ -178,6 +176,8 @@ def _train(config: FitConfig, spec: dict[str, Any], *, progress: bool) -> FitRep
         num_sanity_val_steps=0,
     )
     trainer.fit(model, datamodule=data, ckpt_path=config.resume, weights_only=True)
+    # What `linkedout export` makes the model from again; Lightning wants the folder empty before.
+    write_json(Path(config.out) / "cell.json", spec)
     [flat] = trainer.test(
         model, datamodule=data, ckpt_path=best.best_model_path, verbose=False, weights_only=True
     )

@@ -22,6 +22,7 @@ from linkedout_lightning.serving.table import VectorTable
 _CODES = {"float32": "Flat", "float16": "SQfp16", "int8": "SQ8"}
 _CHUNK = 1 << 16
 _POINTS_PER_LIST, _ROUNDS = 64, 10
+_FEWEST_PROBES = 32
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class FaissIndex:
         table: ``n`` vectors; the index keeps a copy in faiss' form of the same dtype.
         kind: ``"flat"`` or ``"ivf"``.
         lists: Of ``ivf``, C; by default about 4·√n.
-        probes: Of ``ivf``, how many lists a query looks at; by default a 64th of them, at least 8.
+        probes: Of ``ivf``, how many lists a query looks at; by default a 64th of them, at least 32.
         made: The lists, where they are known already.
 
     Raises:
@@ -75,7 +76,7 @@ class FaissIndex:
             count = len(made.centroids)
         if not 1 <= count <= len(table):
             raise ConfigError(f"`lists` is {count}; give 1 to {len(table)}, the number of items")
-        self._probes = max(8, count // 64) if probes is None else probes
+        self._probes = max(_FEWEST_PROBES, count // 64) if probes is None else probes
         if self._probes < 1:
             raise ConfigError(f"`probes` is {probes}; give 1 to {count}")
         self._probes = min(self._probes, count)

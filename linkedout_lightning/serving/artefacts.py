@@ -116,7 +116,7 @@ def onnx_encoder(content: bytes, *, max_len: int) -> Callable[[Tensor, Tensor], 
         if short:
             vectors = torch.nn.functional.pad(vectors, (0, 0, short, 0))
             mask = torch.nn.functional.pad(mask, (short, 0))
-        [states] = session.run(None, {"vectors": vectors.numpy(), "mask": mask.numpy()})
+        [states] = session.run(None, {"vectors": vectors.detach().numpy(), "mask": mask.numpy()})
         return torch.from_numpy(states)
 
     return encode

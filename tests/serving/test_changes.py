@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -148,57 +147,41 @@ def test_a_swap_that_fails_changes_nothing(ranker: Ranker, tmp_path: Path) -> No
     assert ranker.recommend(histories(3), 5) == before
 
 
-def in_a_child(work: Callable[[], object]) -> int:
-    """Start a process that does something; its number."""
-    if child := os.fork():
-        return child
-    signal.alarm(120)
-    code = 1
-    try:
-        work()
-        code = 0
-    finally:
-        os._exit(code)
+def dying(action: str, bundle: Path, out: Path, count: int) -> None:
+    script = Path(__file__).with_name("dying.py")
+    command = [sys.executable, str(script), action, str(bundle), str(out), str(count)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    assert subprocess.run(command, env=environment, timeout=250).returncode == 0
 
 
-def test_processes_add_at_once_and_nothing_is_lost(own: Path) -> None:
-    def adding(name: str) -> None:
-        ranker = Ranker.load(own)
-        for number in range(6):
-            ranker.add_items([f"{name}-{number}"], torch.ones(1, DIM), durable=True)
-
-    children = [in_a_child(partial(adding, name)) for name in "abc"]
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+def test_processes_add_at_once_and_nothing_is_lost(own: Path, tmp_path: Path) -> None:
+    dying("together", own, tmp_path, 3)
     found = set(Ranker.load(own).item_ids)
-    assert found == {*IDS, *(f"{name}-{number}" for name in "abc" for number in range(6))}
+    assert found == {*IDS, *(f"n{number}-{step}" for number in range(3) for step in range(6))}
 
 
-@pytest.mark.parametrize("step", range(10))
-def test_a_process_that_dies_in_the_middle_leaves_the_old_or_the_new(own: Path, step: int) -> None:
-    """Ended before its ``step``-th system call that makes something last."""
-    left = step
+def test_an_addition_that_is_ended_leaves_the_old_or_the_new(bundle: Path, tmp_path: Path) -> None:
+    dying("add", bundle, tmp_path, 12)
+    codes = [int((tmp_path / f"{step}.code").read_text()) for step in range(12)]
+    assert set(codes) == {0, 9}
+    for step, code in enumerate(codes):
+        found = Ranker.load(tmp_path / str(step))
+        assert set(found.item_ids) in ({*IDS}, {*IDS, "n"})
+        assert code or "n" in found
+        found.add_items(["m"], torch.ones(1, DIM), durable=True)
+        assert "m" in Ranker.load(tmp_path / str(step))
 
-    def dying(call):
-        def run(*arguments):
-            nonlocal left
-            left -= 1
-            if left < 0:
-                os._exit(9)
-            return call(*arguments)
 
-        return run
-
-    def adding() -> None:
-        ranker = Ranker.load(own)
-        os.fsync, os.replace = dying(os.fsync), dying(os.replace)
-        ranker.add_items(["n"], torch.ones(1, DIM), durable=True)
-
-    _, status = os.waitpid(in_a_child(adding), 0)
-    assert os.waitstatus_to_exitcode(status) in (0, 9)
-    found = Ranker.load(own)
-    assert set(found.item_ids) in ({*IDS}, {*IDS, "n"})
-    found.add_items(["m"], torch.ones(1, DIM), durable=True)
-    assert "m" in Ranker.load(own)
+def test_an_export_that_is_ended_leaves_the_old_or_the_new(bundle: Path, tmp_path: Path) -> None:
+    dying("export", bundle, tmp_path, 24)
+    kinds = {}
+    for step in range(24):
+        code = int((tmp_path / f"{step}.code").read_text())
+        opened, items, *_ = Bundle.read(tmp_path / str(step))
+        assert len(items) == len(IDS)
+        kinds.setdefault(code, set()).add(opened.manifest.sequence["kind"])
+    assert kinds[0] == {"gru4rec"}
+    assert "sasrec" in kinds[9]
 
 
 def test_readers_never_see_a_torn_state(tmp_path: Path) -> None:
