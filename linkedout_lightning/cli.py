@@ -194,7 +194,7 @@ COMMANDS = {
         positional="path",
     ),
     "delete": Command(
-        summary="Remove items from a feature store.",
+        summary="Remove items from a feature store or a bundle.",
         config="linkedout_lightning.upkeep:DeleteConfig",
         run="linkedout_lightning.upkeep:delete",
         example="linkedout delete features/ --items v17 v18",

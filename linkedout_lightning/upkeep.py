@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from linkedout_lightning.errors import ConfigError, DataError
+from linkedout_lightning.errors import ConfigError, DataError, UnknownItemError
 from linkedout_lightning.wording import in_bytes
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -102,7 +102,7 @@ class DeleteConfig:
     """Remove items, with all their older features and failures, in one commit.
 
     Args:
-        path: Folder of the feature store, or its address in an object store.
+        path: Folder of the feature store, its address in an object store, or folder of a bundle.
         items: Their ids.
         from_file: Text file with an id a line; "-" reads them from the standard input.
         missing: Ids that are not in the store: "error" deletes nothing then, "ignore" the others.
@@ -133,6 +133,7 @@ class DeleteReport:
     missing: int
     items: int
     version: int
+    store: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """The fields."""
@@ -141,13 +142,13 @@ class DeleteReport:
     def summary(self) -> str:
         """The same for people."""
         verb = "would delete" if self.dry_run else "deleted"
+        of_them = f", {self.with_features:,} of them with features" if self.store else ""
         lines = [
-            f"{self.path}: {verb} {self.deleted:,} ids, {self.with_features:,} of them with "
-            f"features; {self.items:,} items are there"
+            f"{self.path}: {verb} {self.deleted:,} ids{of_them}; {self.items:,} items are there"
         ]
         if self.missing:
             lines.append(f"  {self.missing:,} ids were not there")
-        if self.deleted and not self.dry_run:
+        if self.deleted and not self.dry_run and self.store:
             lines.append(
                 f"  past versions still show them: `linkedout compact {self.path} --purge --keep 0`"
                 " takes them off the disk"
@@ -171,6 +172,8 @@ def delete(config: DeleteConfig, *, progress: bool = True) -> DeleteReport:
     from linkedout_lightning.store import FeatureStore
 
     item_ids = list(dict.fromkeys([*config.items, *_listed(config.from_file)]))
+    if "://" not in config.path and (Path(config.path) / "manifest.json").is_file():
+        return _delete_from_bundle(config, item_ids)
     store = FeatureStore.open(config.path)
     failures = store.failures
     there = [i for i in item_ids if i in store or i in failures]
@@ -187,6 +190,27 @@ def delete(config: DeleteConfig, *, progress: bool = True) -> DeleteReport:
         missing=len(item_ids) - len(there),
         items=len(store),
         version=store.version,
+    )
+
+
+def _delete_from_bundle(config: DeleteConfig, item_ids: list[str]) -> DeleteReport:
+    from linkedout_lightning.serving import Ranker
+
+    ranker = Ranker.load(config.path)
+    there = [item for item in item_ids if item in ranker]
+    if len(there) < len(item_ids) and config.missing == "error":
+        raise UnknownItemError([i for i in item_ids if i not in ranker], f"{config.path!r}")
+    if there and not config.dry_run:
+        ranker.remove_items(there, durable=True)
+    return DeleteReport(
+        path=config.path,
+        dry_run=config.dry_run,
+        deleted=len(there),
+        with_features=len(there),
+        missing=len(item_ids) - len(there),
+        items=len(ranker),
+        version=ranker.bundle.manifest.generation,
+        store=False,
     )
 
 

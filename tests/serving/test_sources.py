@@ -126,6 +126,15 @@ def test_an_item_of_the_store_is_added(
     assert "revision: '1'" in capsys.readouterr().err
 
 
+def test_items_are_deleted(exported: Path, tmp_path: Path, capsys) -> None:
+    own = str(shutil.copytree(exported, tmp_path / "b"))
+    assert main(["delete", own, "--items", "v1", "nobody"]) == 2
+    assert "nobody" in capsys.readouterr().err
+    assert main(["delete", own, "--items", "v1,v2"]) == 0
+    assert f"deleted 2 ids; {ITEMS - 2} items" in capsys.readouterr().out
+    assert "v1" not in Ranker.load(own)
+
+
 def test_moved_and_changed_inputs(trained, inputs: Path, tmp_path: Path, capsys) -> None:
     moved = Path(shutil.copytree(inputs, tmp_path / "moved"))
     run = Path(shutil.copytree(trained[0], tmp_path / "run"))
