@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from linkedout_lightning.compare.findings import compared, percent, signed, verdict
-from linkedout_lightning.compare.svg import Svg, nice_ticks, tick_text
+from linkedout_lightning.compare.svg import Svg, begin_picture, nice_ticks, tick_text
 from linkedout_lightning.compare.tables import main_metric, rows_of, slice_label
 
 _CHARACTER = 7.0  # width of a letter at the size of the labels
@@ -34,7 +34,9 @@ def accuracy_chart(results: Mapping[str, Any], backbone: str, metric: str) -> st
     highest = max(row["intervals"].get(metric, {}).get("high", 0) for row in rows)
     highest = max(highest, *(row["metrics"][metric]["mean"] for row in rows))
     ticks = nice_ticks(0.0, highest or 1.0)
-    picture = _picture(results, width, bottom + 26, f"{metric} of each row with 95 % intervals")
+    picture = begin_picture(
+        results, width, bottom + 26, f"{metric} of each row with 95 % intervals"
+    )
     colours = {
         name: number
         for number, name in series_of(results, backbone)
@@ -90,7 +92,7 @@ def difference_chart(results: Mapping[str, Any], backbone: str, metric: str) -> 
     right, bottom = width - 76, top + _ROW * len(tests)
     ticks = nice_ticks(min(0.0, *(t["low"] for t in tests)), max(0.0, *(t["high"] for t in tests)))
     base = encoders[protocol["baseline"]]["label"]
-    picture = _picture(results, width, bottom + 26, f"difference of {metric} to {base}")
+    picture = begin_picture(results, width, bottom + 26, f"difference of {metric} to {base}")
 
     def x(value: float) -> float:
         return left + (right - left) * (value - ticks[0]) / (ticks[-1] - ticks[0])
@@ -153,7 +155,9 @@ def slices_chart(results: Mapping[str, Any], backbone: str) -> str | None:
     found = [row["slices"][n][metric]["mean"] for _, row in series for n in names
              if metric in row["slices"][n]]  # fmt: skip
     ticks = nice_ticks(0.0, max(found, default=1.0) or 1.0)
-    picture = _picture(results, width, height, f"{metric} by popularity decile, and for cold items")
+    picture = begin_picture(
+        results, width, height, f"{metric} by popularity decile, and for cold items"
+    )
 
     def x(name: str) -> float:
         return left + step * (names.index(name) + 0.5 + (gap if name == "cold" else 0))
@@ -251,7 +255,7 @@ def curves_chart(results: Mapping[str, Any], backbone: str, what: str) -> str | 
     lowest = min(values) if what == "train_loss" else 0.0
     ticks = nice_ticks(lowest, max(values))
     last = max(epoch for _, _, points in lines for epoch, _ in points)
-    picture = _picture(results, width, height, f"{what} by epoch")
+    picture = begin_picture(results, width, height, f"{what} by epoch")
 
     def x(epoch: float) -> float:
         return left + (right - left) * (epoch - 1) / max(last - 1, 1)
@@ -280,14 +284,6 @@ def curves_chart(results: Mapping[str, Any], backbone: str, what: str) -> str | 
                 )
                 picture.marker(x(cell["best_epoch"]), y(chosen), number, title=text)
     return str(picture)
-
-
-def _picture(results: Mapping[str, Any], width: float, height: float, label: str) -> Svg:
-    """An empty picture that says, where it is so, that its data are simulated."""
-    picture = Svg(width, height, label=label + _mark(results))
-    if results["simulated"]:
-        picture.text(width, 12, "simulated", "axis", "end")
-    return picture
 
 
 def _mark(results: Mapping[str, Any]) -> str:

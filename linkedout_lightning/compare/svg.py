@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 SERIES = 8
@@ -133,3 +134,19 @@ def _n(value: float) -> str:
 
 def _title(text: str) -> str:
     return f"<title>{escape(text)}</title>" if text else ""
+
+
+def begin_picture(document: Mapping[str, Any], width: float, height: float, label: str) -> Svg:
+    """An empty picture that says, where it is so, that its data are simulated.
+
+    Args:
+        document: Results, with ``simulated``.
+        width: Width.
+        height: Height.
+        label: What the picture shows.
+    """
+    if not document["simulated"]:
+        return Svg(width, height, label=label)
+    picture = Svg(width, height, label=f"{label}, simulated")
+    picture.text(width, 12, "simulated", "axis", "end")
+    return picture

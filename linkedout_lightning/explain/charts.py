@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from linkedout_lightning.compare.findings import percent, signed, verdict
-from linkedout_lightning.compare.svg import Svg, nice_ticks, tick_text
+from linkedout_lightning.compare.svg import begin_picture, nice_ticks, tick_text
 
 _CHARACTER = 7.0
 _ROW = 26.0
@@ -107,7 +107,7 @@ def seeds_chart(document: Mapping[str, Any], encoder: Mapping[str, Any]) -> str 
     limit = max((abs(v) for row in profile for values in row for v in values), default=0.1)
     edge = max(limit * 1.06, 0.02)
     ticks = [tick for tick in nice_ticks(-edge, edge, 4) if abs(tick) <= 0.9 * edge]
-    picture = _picture(document, width, bottom + 26, f"weights of {encoder['label']} by seed")
+    picture = begin_picture(document, width, bottom + 26, f"weights of {encoder['label']} by seed")
     for c, layer in enumerate(gates["layers"]):
         start = left + c * (step + gap)
 
@@ -172,7 +172,7 @@ def kind_chart(document: Mapping[str, Any], encoder: Mapping[str, Any]) -> str |
     left, width, top = _left([label for label, _ in rows]), 560.0, 28.0
     right, bottom = width - 60, top + _ROW * len(rows)
     ticks = nice_ticks(0.0, max(found["share"] for _, found in rows))
-    picture = _picture(document, width, bottom + 26, "neighbours of the same category")
+    picture = begin_picture(document, width, bottom + 26, "neighbours of the same category")
 
     def x(value: float) -> float:
         return left + (right - left) * value / ticks[-1]
@@ -207,7 +207,7 @@ def _heat(
     lines = max(name.count("\n") for name in columns)
     left, top = _left([name for name, _ in rows]), 28.0 + 15.0 * lines
     space = 8.0 if rows and rows[0][0] == "all items" else 0.0
-    picture = _picture(
+    picture = begin_picture(
         document, left + width * len(columns) + 4, top + _ROW * len(rows) + space + 4, label
     )
     for c, name in enumerate(columns):
@@ -237,14 +237,6 @@ def _chosen(document: Mapping[str, Any], kinds: Sequence[str]) -> list[tuple[int
         for n, group in enumerate(document["groups"])
         if group["kind"] in kinds
     ]
-
-
-def _picture(document: Mapping[str, Any], width: float, height: float, label: str) -> Svg:
-    mark = ", simulated" if document["simulated"] else ""
-    picture = Svg(width, height, label=label + mark)
-    if mark:
-        picture.text(width, 12, "simulated", "axis", "end")
-    return picture
 
 
 def _left(labels: Sequence[str]) -> float:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from linkedout_lightning.compare.svg import SERIES, Svg, nice_ticks, tick_text
+from linkedout_lightning.compare.svg import SERIES, Svg, begin_picture, nice_ticks, tick_text
 
 _DECADES = 3
 _MOST = 256
@@ -60,7 +60,7 @@ def spectrum_chart(document: Mapping[str, Any]) -> str | None:
     width, height = 560.0, 320.0
     left, right, top, bottom = 56.0, width - 16, 28.0, height - 44
     longest = min(_MOST, max(len(space["spectrum"]) for _, space in series))
-    picture = _picture(document, width, height, "singular values of item vectors")
+    picture = begin_picture(document, width, height, "singular values of item vectors")
 
     def x(at: float) -> float:
         return left + (right - left) * (at - 1) / max(longest - 1, 1)
@@ -108,7 +108,7 @@ def norms_chart(document: Mapping[str, Any]) -> str | None:
         values = [space["norms"][n] for n, _ in groups]
         lines.append((number, label, [None if v is None else v / whole for v in values]))
     ticks = nice_ticks(0.0, max(v for _, _, values in lines for v in values if v is not None))
-    picture = _picture(document, width, height, "length of item vectors by popularity")
+    picture = begin_picture(document, width, height, "length of item vectors by popularity")
 
     def y(value: float) -> float:
         return bottom - (bottom - top) * value / ticks[-1]
@@ -135,11 +135,3 @@ def norms_chart(document: Mapping[str, Any]) -> str | None:
                 title = f"{label}, {groups[place][1]['label']}: {value:.3f}"
                 picture.marker(x(place), y(value), number, title=title)
     return str(picture)
-
-
-def _picture(document: Mapping[str, Any], width: float, height: float, label: str) -> Svg:
-    mark = ", simulated" if document["simulated"] else ""
-    picture = Svg(width, height, label=label + mark)
-    if mark:
-        picture.text(width, 12, "simulated", "axis", "end")
-    return picture

@@ -11,7 +11,7 @@ from typing import Any
 
 from linkedout_lightning.compare.ablation.rows import BASE
 from linkedout_lightning.compare.findings import compared, percent, signed, verdict
-from linkedout_lightning.compare.svg import Svg, nice_ticks, tick_text
+from linkedout_lightning.compare.svg import begin_picture, nice_ticks, tick_text
 from linkedout_lightning.compare.tables import main_metric
 
 _CHARACTER = 7.0  # width of a letter at the size of the labels
@@ -39,7 +39,7 @@ def overview_chart(document: Mapping[str, Any]) -> str | None:
     # A control that falls to nothing must not press all others into one spot.
     low, high = max(min(0.0, *every), -50.0), min(max(0.0, *every), 100.0)
     ticks = nice_ticks(low, high, 6)
-    picture = _picture(document, width, bottom + 26, f"change of {metric} by every row")
+    picture = begin_picture(document, width, bottom + 26, f"change of {metric} by every row")
 
     def x(value: float) -> float:
         at = min(max(value, ticks[0]), ticks[-1])
@@ -87,7 +87,7 @@ def curve_chart(document: Mapping[str, Any], axis: Mapping[str, Any]) -> str | N
     values += [row["intervals"][metric][end] for row in shown for end in ("low", "high")]
     ticks = nice_ticks(min(values), max(values))
     first, last = min(p[0] for p in points), max(p[0] for p in points)
-    picture = _picture(document, width, height, f"{metric}, {axis['title'].lower()}")
+    picture = begin_picture(document, width, height, f"{metric}, {axis['title'].lower()}")
 
     def x(at: float) -> float:
         return left + 24 + (right - left - 48) * (at - first) / max(last - first, 1)
@@ -136,7 +136,7 @@ def pairs_chart(document: Mapping[str, Any], axis: Mapping[str, Any]) -> str | N
     cell_width, cell_height, left, top = 82.0, 34.0, 96.0, 44.0
     width = left + cell_width * len(layers) + 4
     height = top + cell_height * len(layers) + 6
-    picture = _picture(document, width, height, f"{metric} of pairs of layers")
+    picture = begin_picture(document, width, height, f"{metric} of pairs of layers")
     low, high = min(fields.values()), max(fields.values())
     picture.text(0, 12, metric, "axis")
     for column, layer in enumerate(layers):
@@ -176,7 +176,7 @@ def cost_chart(document: Mapping[str, Any]) -> str | None:
     left, right, top, bottom = 56.0, width - 20, 28.0, height - 48
     across = nice_ticks(0.0, max(p[0] for p in points) / 1000)
     up = nice_ticks(min(p[1] for p in points), max(p[1] for p in points))
-    picture = _picture(document, width, height, f"{metric} over parameters")
+    picture = begin_picture(document, width, height, f"{metric} over parameters")
 
     def x(count: float) -> float:
         return left + (right - left) * count / 1000 / across[-1]
@@ -223,11 +223,3 @@ def _rows(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def _picture(document: Mapping[str, Any], width: float, height: float, label: str) -> Svg:
-    mark = ", simulated" if document["simulated"] else ""
-    picture = Svg(width, height, label=label + mark)
-    if mark:
-        picture.text(width, 12, "simulated", "axis", "end")
-    return picture

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import Annotated, TypeVar
+from collections.abc import Sequence
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 
@@ -13,11 +12,10 @@ from linkedout_lightning.serving.ranker import Ranker
 from linkedout_lightning.serving.server import schemas
 from linkedout_lightning.serving.server.clips import Clips
 from linkedout_lightning.serving.server.config import ServeConfig
+from linkedout_lightning.serving.server.deadline import in_time
 from linkedout_lightning.serving.server.listing import Listing
 from linkedout_lightning.serving.server.models import Asked, Found, Kind, Models
 from linkedout_lightning.serving.server.problems import RefusedError, responses
-
-Result = TypeVar("Result")
 
 
 def asking(models: Models, clips: Clips, config: ServeConfig) -> APIRouter:
@@ -54,7 +52,7 @@ def asking(models: Models, clips: Clips, config: ServeConfig) -> APIRouter:
             tuple(sorted(set(request.deny))),
         )
         asked = Asked(request.history, request.k)
-        found: Found = await _in_time(models.recommend(kind, asked), config.request_timeout)
+        found: Found = await in_time(models.recommend(kind, asked), config.request_timeout)
         if found.fallback and not popular:
             error = UnknownItemError(found.unknown, f"the model {name!r}")
             raise RefusedError(
@@ -73,7 +71,7 @@ def asking(models: Models, clips: Clips, config: ServeConfig) -> APIRouter:
         """The items most like one item, by all layers or by one."""
         name, ranker = models.named(request.model)
         _check_k(request.k, config)
-        found = await _in_time(
+        found = await in_time(
             models.read(lambda: ranker.similar([request.item], request.k, layer=request.layer)),
             config.request_timeout,
         )
@@ -99,7 +97,7 @@ def asking(models: Models, clips: Clips, config: ServeConfig) -> APIRouter:
     ) -> schemas.ItemsAnswer:
         """Items by a part of their id or title, in the catalogue's order."""
         name, ranker = models.named(model)
-        total, rows = await _in_time(
+        total, rows = await in_time(
             models.read(lambda: listing.find(name, ranker, q, limit=limit, offset=offset)),
             config.request_timeout,
         )
@@ -144,13 +142,3 @@ def _check_k(k: int, config: ServeConfig) -> None:
 def _check_length(name: str, values: Sequence[str], most: int) -> None:
     if len(values) > most:
         raise ConfigError(f"`{name}` holds {len(values)} items; this server takes {most} at most")
-
-
-async def _in_time(work: Awaitable[Result], seconds: float) -> Result:
-    try:
-        async with asyncio.timeout(seconds):
-            return await work
-    except TimeoutError:
-        raise RefusedError(
-            503, f"no answer within {seconds:g} s; come again", headers={"retry-after": "1"}
-        ) from None

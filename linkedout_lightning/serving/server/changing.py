@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from fastapi import APIRouter, Depends, Request
@@ -19,12 +18,12 @@ from linkedout_lightning.serving.server import schemas
 from linkedout_lightning.serving.server.auth import Gate
 from linkedout_lightning.serving.server.clips import inside
 from linkedout_lightning.serving.server.config import ServeConfig
+from linkedout_lightning.serving.server.deadline import in_time
 from linkedout_lightning.serving.server.models import Models
 from linkedout_lightning.serving.server.problems import RefusedError, responses
 from linkedout_lightning.serving.server.telemetry import Telemetry
 
 _LOG = logging.getLogger("linkedout.serve")
-Result = TypeVar("Result")
 
 
 def changing(
@@ -79,18 +78,20 @@ def changing(
         ids = [item.id for item in request.items]
         if kind == "video":
             videos = [_video(item.video or "", config.videos) for item in request.items]
-            await _in_time(
+            await in_time(
                 models.change(
                     lambda: ranker.add_videos(
                         ids, videos, model=config.model, device=config.device, **work
                     )
                 ),
                 config.video_timeout,
+                changes=True,
             )
         else:
-            await _in_time(
+            await in_time(
                 models.change(lambda: ranker.add_items(ids, **_tensors(request.items), **work)),
                 config.request_timeout,
+                changes=True,
             )
         return changed(name, ranker, "add", f"{len(ids)} items added by {kind}")
 
@@ -100,9 +101,10 @@ def changing(
     ) -> schemas.ChangedAnswer:
         """Remove an item; no answer that begins after this one holds it."""
         name, ranker = models.named(model)
-        await _in_time(
+        await in_time(
             models.change(lambda: ranker.remove_items([item_id], durable=durable)),
             config.request_timeout,
+            changes=True,
         )
         return changed(name, ranker, "remove", f"{item_id!r} removed")
 
@@ -117,7 +119,7 @@ def changing(
                 raise RefusedError(
                     422, f"`bundle` is {request.bundle!r}, which is no folder in that of bundles"
                 )
-        await _in_time(models.change(lambda: ranker.swap(path)), config.video_timeout)
+        await in_time(models.change(lambda: ranker.swap(path)), config.video_timeout, changes=True)
         return changed(name, ranker, "swap", f"now answers from {ranker.bundle.path}")
 
     return router
@@ -156,15 +158,3 @@ def _video(named: str, folder: str | None) -> Path:
     if path is None or not path.is_file():
         raise RefusedError(422, f"`video` is {named!r}, which is no file in the folder of videos")
     return path
-
-
-async def _in_time(work: Awaitable[Result], seconds: float) -> Result:
-    try:
-        async with asyncio.timeout(seconds):
-            return await work
-    except TimeoutError:
-        raise RefusedError(
-            503,
-            f"not done within {seconds:g} s; it may still be done later",
-            headers={"retry-after": "1"},
-        ) from None
