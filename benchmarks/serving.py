@@ -3,10 +3,12 @@
 For each size of the catalogue: a simulated bundle (clustered vectors, an untrained SASRec of two
 blocks), the ranker called directly, and `linkedout serve` in a process of its own with the clients
 on loopback, on the same cores. Beside each stands the floor: the bytes of the item table over the
-bandwidth that this machine's memory has. The direct way watches the history's videos with the small
-video LLM at request time and then ranks as before.
+bandwidth that this machine's memory has. The direct way watches the history's videos with a video
+LLM at request time and then ranks as before; the larger one takes minutes a request.
 
     python benchmarks/serving.py --out benchmarks/results/serving.json
+    python benchmarks/serving.py --items 20000 --seconds 1 --direct smolvlm2-256m --requests 2 \
+        --out benchmarks/results/serving_direct.json
     python benchmarks/serving.py --items 20000 --soak 600 --out benchmarks/results/serving_soak.json
 """
 
@@ -22,6 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import serving_direct
 import torch
 from serving_load import Server, all_at_once, at_a_rate, percentiles
 from serving_soak import Reference, check_the_check, soak, world
@@ -121,47 +124,6 @@ def one_size(folder: Path, items: int, *, index: str, seconds: float) -> dict[st
     return found
 
 
-def direct_way(folder: Path, *, requests: int) -> dict[str, Any]:
-    """The history's videos through the video LLM at request time, against stored vectors.
-
-    Both in this process, in turn; the videos and the model are the demo's, the vectors that come
-    out are ranked over the same catalogue.
-    """
-    from linkedout_lightning.demo import WEIGHTS, generate_world
-    from linkedout_lightning.demo.model import DEMO_FRAMES
-    from linkedout_lightning.tap import TapInput
-    from linkedout_lightning.tap.config import ExtractConfig
-    from linkedout_lightning.tap.opening import open_tap
-    from linkedout_lightning.video import FrameSampler
-
-    with tempfile.TemporaryDirectory() as room:
-        files = generate_world(Path(room), items=40, users=60, cold=4, steps=6, progress=False)
-        videos = sorted(files.videos.iterdir())
-        config = ExtractConfig(
-            model=str(WEIGHTS), out="", videos="", frames=DEMO_FRAMES, dtype="float32", device="cpu"
-        )
-        tap, sampler = open_tap(config, progress=False), FrameSampler(frames=DEMO_FRAMES)
-        ranker = Ranker.load(folder)
-        histories = histories_of(len(ranker))
-
-        def watched(number: int) -> None:
-            chosen = [videos[(HISTORY * number + place) % len(videos)] for place in range(HISTORY)]
-            tap.encode([TapInput(path.stem, frames=sampler(path), columns={}) for path in chosen])
-            ranker.recommend([histories[number % USERS]], 10)
-
-        direct = timed(watched, seconds=0, least=requests)
-    stored = timed(lambda n: ranker.recommend([histories[n % USERS]], 10), seconds=1)
-    parameters = sum(p.numel() for p in tap.parameters())
-    return {
-        "model": f"the demo's video LLM, {parameters:,} parameters, {DEMO_FRAMES} frames a video",
-        "history": HISTORY,
-        "catalogue": len(ranker),
-        "direct": direct,
-        "stored": stored,
-        "ratio_of_medians": round(direct["p50_ms"] / stored["p50_ms"], 1),
-    }
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -175,8 +137,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--pause", type=float, default=0.5, help="seconds between the soak's changes"
     )
     parser.add_argument(
-        "--direct", type=int, default=20, help="requests of the direct way; 0: none"
+        "--direct",
+        nargs="*",
+        default=["demo"],
+        choices=serving_direct.MODELS,
+        metavar="MODEL",
+        help=f"video LLMs of the direct way: {', '.join(serving_direct.MODELS)}",
     )
+    parser.add_argument("--requests", type=int, default=20, help="of the direct way")
     parser.add_argument("--folder", type=Path, help="for the bundles; by default a temporary one")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
@@ -216,9 +184,17 @@ def _figures(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "sizes": sizes,
     }
     if options.direct:
-        print("the direct way", file=sys.stderr, flush=True)
-        smallest = folder / f"items-{min(options.items)}"
-        found["direct_way"] = direct_way(smallest, requests=options.direct)
+        smallest = min(options.items)
+        found["direct_way"] = []
+        for name in options.direct:
+            print(f"the direct way, {name}", file=sys.stderr, flush=True)
+            one = serving_direct.measure(
+                folder / f"items-{smallest}",
+                name,
+                histories_of(smallest),
+                requests=options.requests,
+            )
+            found["direct_way"].append(one)
     return found
 
 
