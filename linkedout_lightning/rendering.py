@@ -12,6 +12,7 @@ from linkedout_lightning.compare.files import read_json, write_text
 from linkedout_lightning.errors import ConfigError
 
 _PACKAGE = "linkedout_lightning."
+_NAMES = ("results.json", "ablation.json", "tune.json")
 _KINDS: dict[str, tuple[frozenset[str], str, str, str | None]] = {
     "tuning": (
         frozenset({"budget", "space", "trials", "chosen"}), "tune",
@@ -33,8 +34,12 @@ _KINDS: dict[str, tuple[frozenset[str], str, str, str | None]] = {
 class RenderConfig:
     """Make tables and pages from a result; nothing is trained or computed.
 
+    A folder with several results below it becomes one page on them all, study.html; a study.yaml
+    in it may give ``title``, ``introduction`` (paragraphs) and ``parts`` (a folder: its heading).
+
     Args:
-        path: A results.json, ablation.json or tune.json, or a folder that holds one.
+        path: A results.json, ablation.json or tune.json, a folder that holds one, or a folder with
+            several below it.
         out: Folder for the Markdown and the HTML; none given: the result's own.
         html: Write the HTML page, where this kind of result has one.
     """
@@ -64,6 +69,8 @@ def render(config: RenderConfig, *, progress: bool = True) -> Rendered:
         MissingExtraError: The page is wanted and its packages are not installed.
     """
     del progress
+    if _is_study(Path(config.path)):
+        return _study(config)
     file = _result_in(Path(config.path))
     document = read_json(file)
     name, markdown, html = _kind(document, file)
@@ -83,10 +90,35 @@ def render(config: RenderConfig, *, progress: bool = True) -> Rendered:
     return written
 
 
+def _is_study(path: Path) -> bool:
+    """Whether results lie below a folder and none in it."""
+    inside = [path / name for name in (*_NAMES, "explain.json")]
+    return (
+        path.is_dir()
+        and not any(file.is_file() for file in inside)
+        and any(next(path.rglob(name), None) for name in _NAMES)
+    )
+
+
+def _study(config: RenderConfig) -> Rendered:
+    from linkedout_lightning.study import read_study, render_html, render_markdown
+
+    folder = Path(config.path)
+    out = folder if config.out is None else Path(config.out)
+    study = read_study(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    written = Rendered()
+    pages = {"study.md": render_markdown} | ({"study.html": render_html} if config.html else {})
+    for name, make in pages.items():
+        write_text(out / name, make(study))
+        written[name] = str(out / name)
+    return written
+
+
 def _result_in(path: Path) -> Path:
     if path.is_file():
         return path
-    names = ("results.json", "ablation.json", "tune.json")
+    names = _NAMES
     found = [path / name for name in names if (path / name).is_file()]
     if len(found) != 1:
         there = "holds " + " and ".join(f.name for f in found) if found else "holds none"

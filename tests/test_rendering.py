@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,3 +72,80 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("linkedout render: `path` is ")
+
+
+@pytest.fixture(scope="module")
+def result(interactions: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("compared")
+    compare(
+        CompareConfig(
+            interactions=interactions, encoders=("popularity", "cooccurrence"), threads=1,
+            baseline="popularity", bootstrap=100, out=str(out), html=False,
+        ),
+        progress=False,
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads((out / "results.json").read_text())
+    return found
+
+
+def _put(result: dict[str, Any], folder: Path, title: str, finished: str) -> None:
+    folder.mkdir(parents=True)
+    told = result | {"title": title, "environment": result["environment"] | {"finished": finished}}
+    (folder / "results.json").write_text(json.dumps(told))
+
+
+def test_results_below_a_folder_become_one_page(result: dict[str, Any], tmp_path: Path) -> None:
+    _put(result, tmp_path / "b", "the earlier one", "2026-01-01T00:00:00+00:00")
+    _put(result, tmp_path / "a" / "inner", "the later one", "2026-01-02T00:00:00+00:00")
+    written = render(RenderConfig(path=str(tmp_path)))
+    assert list(written) == ["study.md", "study.html"]
+    text, page = (Path(file).read_text() for file in written.values())
+    assert text.startswith(f"# {tmp_path.name}\n")
+    for told in (text, page):
+        assert 0 < told.index("the earlier one") < told.index("the later one")
+        assert "Item co-occurrence" in told
+    assert "(a/inner/report.md)" in text
+    assert 'href="a/inner/report.html"' in page
+    assert "src=" not in page  # nothing is fetched
+
+    (tmp_path / "study.yaml").write_text(
+        "title: A study\nintroduction: [Of `two` <parts>.]\nparts: {a/inner: First}\n"
+    )
+    text, page = (
+        Path(file).read_text() for file in render(RenderConfig(path=str(tmp_path))).values()
+    )
+    assert text.startswith("# A study\n\nOf `two` <parts>.\n\n## First\n")
+    assert "Of <code>two</code> &lt;parts&gt;." in page
+    assert "the earlier one" in text
+    assert "the later one" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("parts: {gone: Heading}", "names 'gone', where there is no result; there are a"),
+        ("- a list", "it may have `title`"),
+        ("titel: A study", "it may have `title`"),
+        ("parts: [a]", "it may have `title`"),
+        ("title: [", "is no YAML"),
+    ],
+)
+def test_a_study_s_order_is_checked(
+    text: str, message: str, result: dict[str, Any], tmp_path: Path
+) -> None:
+    _put(result, tmp_path / "a", "a", "2026-01-01T00:00:00+00:00")
+    (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        render(RenderConfig(path=str(tmp_path)))
+    assert not (tmp_path / "study.md").exists()
+
+
+def test_every_kind_of_result_is_part_of_a_study(tmp_path: Path) -> None:
+    results = Path(__file__).parents[1] / "benchmarks" / "results" / "microlens50k"
+    written = render(RenderConfig(path=str(results), out=str(tmp_path)))
+    text, page = (Path(file).read_text() for file in written.values())
+    assert "Random search over NDCG@10 of the validation" in text
+    assert "mean weight of each layer by category" in page
+    for file in [*results.rglob("results.json"), *results.rglob("explain.json")]:
+        for sentence in json.loads(file.read_text())["findings"]:
+            assert sentence in text
