@@ -11,8 +11,9 @@ text through a language model, not video. The control of a sentence embedding ta
 runs all stages, or what is missing of them: every cell that is finished stays. ``untuned`` is the
 first table, of one recipe for all rows. ``tune`` gives each row the same number of trials;
 ``headline`` trains what the validation chose with several seeds, ``controls`` every control with
-the settings of the row that it stands for, ``cold`` the split of items that training never saw, and
-``ablate`` changes the tuned recipe one thing at a time.
+the settings of the row that it stands for, ``cold`` the split of items that training never saw,
+``ablate`` changes the tuned recipe one thing at a time, and ``study`` puts what is there on one
+page, as ``linkedout render benchmarks/results/microlens50k`` does from the files alone.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import yaml
 from linkedout_lightning.compare import CompareConfig, compare
 from linkedout_lightning.compare.ablation import AblateConfig, ablate
 from linkedout_lightning.compare.tuning import TuneConfig, tune
+from linkedout_lightning.rendering import RenderConfig, render
 from linkedout_lightning.store import FeatureStore
 from linkedout_lightning.tap.extract import ExtractConfig, ExtractReport, extract
 
@@ -39,7 +41,17 @@ PAIRS = "MicroLens-50k_pairs.tsv.gz"
 TITLES = "MicroLens-50k_titles.csv.gz"
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 LAYERS = (8, 15, 23, 30)
-STAGES = ("untuned", "tune", "headline", "controls", "cold", "ablate")
+STAGES = ("untuned", "tune", "headline", "controls", "cold", "ablate", "study")
+HEADINGS = {
+    "headline": "Headline: what the validation chose, several seeds",
+    "controls": "Controls",
+    "ablate": "Ablation of the tuned ID + LinkedOut",
+    "cold-none": "A tenth of the items never seen in training",
+    "cold-moments": "The same, cold items' vectors calibrated",
+    "explain": "Which layer serves which items",
+    "tune": "Tuning",
+    "untuned": "Before tuning: one recipe for all rows",
+}
 FLOORS = ("popularity", "cooccurrence")
 UNTUNED = (
     *FLOORS, "id", "linkedout", "linkedout+id", "last", "last+id", "random", "random+id",
@@ -195,6 +207,39 @@ class Study:
             )
             files = ("ablation.json", "ablation.md", "ablation.html")
             self._keep(folder, f"ablate/{backbone}", files)
+
+    def study(self) -> None:
+        """What is there, on one page."""
+        store = FeatureStore.open(self.features)
+        size = sum(f.stat().st_size for f in Path(self.features).rglob("*") if f.is_file())
+        about = {
+            "title": "MicroLens-50K: does fusing several layers of a frozen language model help?",
+            "introduction": [
+                "Real interactions of 50,000 users with 19,220 items, and the items' real titles "
+                "through the real pretrained SmolLM2-135M, layers "
+                f"{', '.join(map(str, LAYERS))}. The videos cannot be redistributed and were not "
+                "watched: this is text through a language model, not video.",
+                "Every row is tuned with the same number of trials on the validation; the test is "
+                "read once a training. Intervals are of a paired bootstrap over users; nothing is "
+                "called a difference whose interval holds zero.",
+                f"The feature store holds {len(store):,} items in {size / 2**20:.0f} MiB, "
+                f"{size / len(store):,.0f} bytes an item. All was made by "
+                "`python benchmarks/microlens50k.py --root DIR` on two CPU cores.",
+            ],
+            "parts": {
+                place: heading if place == stage else f"{heading} ({place.split('/')[-1]})"
+                for stage, heading in HEADINGS.items()
+                for place in self._results(stage)
+            },
+        }
+        text = yaml.safe_dump(about, sort_keys=False, width=96, allow_unicode=True)
+        (self.out / "study.yaml").write_text(text)
+        render(RenderConfig(path=str(self.out)))
+
+    def _results(self, stage: str) -> list[str]:
+        names = ("results.json", "tune.json", "ablation.json", "explain.json")
+        files = [file for name in names for file in sorted((self.out / stage).rglob(name))]
+        return [str(file.parent.relative_to(self.out)) for file in files]
 
     def _tuned(self) -> dict[str, Any]:
         file = self.out / "tune" / "tuned.yaml"
