@@ -159,14 +159,15 @@ class Study:
     def headline(self) -> None:
         """What was chosen, with several seeds, and the control that any gain must beat."""
         tuned = self._tuned()
-        encoders = (*FLOORS, *tuned["encoders"], "random+id")
+        encoders = (*FLOORS, *ROWS, "random+id")
         self._tuned_table("headline", encoders, seeds=self.given.seeds, tuned=tuned)
 
     def controls(self) -> None:
         """Every control, with the settings of the row that it stands for."""
-        self._sentences()
+        if any(encoder.startswith("minilm") for encoder in self.given.controls):
+            self._sentences()
         tuned = self._tuned()
-        encoders = (*FLOORS, *tuned["encoders"], *ALONE, "dff", *BESIDE_ID)
+        encoders = (*FLOORS, *tuned["encoders"], *self.given.controls)
         self._tuned_table("controls", encoders, seeds=self.given.seeds[:2], tuned=tuned)
 
     def cold(self) -> None:
@@ -319,6 +320,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=8, help="of each row")
     parser.add_argument(
         "--backbones", nargs="+", default=["sasrec"], choices=("sasrec", "gru4rec", "nextitnet")
+    )
+    parser.add_argument(
+        "--controls", nargs="+", default=[*ALONE, "dff", *BESIDE_ID], help="rows of that stage"
     )
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
