@@ -59,10 +59,20 @@ class Client:
 
     async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
         """Status and body of an answer."""
-        if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        if self._streams is not None:
+            try:
+                return await self._exchange(request(method, path, body))
+            except (asyncio.IncompleteReadError, ConnectionError) as error:
+                if getattr(error, "partial", b""):
+                    raise
+                self.close()  # the server ends connections that are idle for long
+        self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        return await self._exchange(request(method, path, body))
+
+    async def _exchange(self, sent: bytes) -> tuple[int, bytes]:
+        assert self._streams is not None
         reader, writer = self._streams
-        writer.write(request(method, path, body))
+        writer.write(sent)
         head = await reader.readuntil(b"\r\n\r\n")
         length = re.search(rb"content-length: (\d+)", head)
         assert length is not None, head
