@@ -147,7 +147,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--requests", type=int, default=20, help="of the direct way")
     parser.add_argument("--folder", type=Path, help="for the bundles; by default a temporary one")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--table", type=Path, help="print the Markdown table of a result")
     options = parser.parse_args(arguments)
+    if options.table:
+        print(table(json.loads(options.table.read_text())))
+        return 0
     with tempfile.TemporaryDirectory() as room:
         folder = options.folder or Path(room)
         found = _soak(folder, options) if options.soak else _figures(folder, options)
@@ -157,6 +161,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.out.write_text(text)
     print(text if options.out is None else f"written: {options.out}")
     return 1 if found.get("soak", {}).get("first_faults") else 0
+
+
+def table(found: dict[str, Any]) -> str:
+    """The figures in Markdown, times in ms: p50 / p99."""
+
+    def pair(times: dict[str, float]) -> str:
+        return f"{times['p50_ms']:.1f} / {times['p99_ms']:.1f}"
+
+    lines = [
+        "| items, index | a call | floor | 64 users a call | HTTP, 100 a second | 64 clients | "
+        "answers a second | server |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in found["sizes"]:
+        floor = f"{row['floor_ms']:.1f}" if "floor_ms" in row else ""
+        lines.append(
+            f"| {row['items']:,}, {row['index']} | {pair(row['calls_batch_1'])} | {floor} | "
+            f"{pair(row['calls_batch_64'])} | {pair(row['http_100_a_second'])} | "
+            f"{pair(row['http_64_clients'])} | "
+            f"{row['http_64_clients']['requests_a_second']:,.0f} | "
+            f"{row['server_memory_mb']:,.0f} MB |"
+        )
+    return "\n".join(lines)
 
 
 def _figures(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
