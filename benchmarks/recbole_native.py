@@ -140,7 +140,6 @@ def main() -> None:
     parser.add_argument("--recbole-batch", type=int, default=512)
     parser.add_argument("--recbole-epochs", type=int, default=15)
     parser.add_argument("--patience", type=int, default=5)
-    # An epoch of RecBole is a row a prefix, a tenth of which this package takes for one.
     parser.add_argument("--native-patience", type=int, help="as --patience, unless it is said")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
