@@ -159,7 +159,7 @@ class Study:
     def headline(self) -> None:
         """What was chosen, with several seeds."""
         tuned = self._tuned()
-        encoders = (*FLOORS, *ROWS)
+        encoders = (*FLOORS, *tuned["encoders"])
         self._tuned_table("headline", encoders, seeds=self.given.seeds, tuned=tuned)
 
     def controls(self) -> None:
