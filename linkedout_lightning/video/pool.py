@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -117,10 +118,12 @@ class DecodePool:
         self._room.close()
         for _ in self._threads:
             self._tasks.put(None)
-        for worker in self._workers:
-            worker.interrupt()
-        for thread in self._threads:
-            thread.join(timeout=10)
+        last = time.monotonic() + 10
+        for worker, thread in zip(self._workers, self._threads, strict=True):
+            # Again and again: a process that is just being started cannot be ended yet.
+            while thread.is_alive() and time.monotonic() < last:
+                worker.interrupt()
+                thread.join(timeout=0.05)
         for worker in self._workers:
             worker.close()
 
