@@ -16,6 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+# Functions of this module take the group of all processes that stands when it is imported as a
+# default. Imported late, as by torch._dynamo, it would keep the group and gloo's threads beyond
+# `destroy_process_group`, and these abort an interpreter that ends before them.
+import torch.distributed.nn.functional
 from torch import Tensor, nn
 
 from linkedout_lightning.errors import ConfigError

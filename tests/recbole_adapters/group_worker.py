@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,11 @@ def main() -> None:
     folder = Path(out)
     torch.set_num_threads(1)
     with started(rank, size, torch.device("cpu"), meeting=f"file://{folder / 'meeting'}") as group:
+        left = weakref.ref(torch.distributed.group.WORLD)
         for name, case in cases.items():
             found = run_case(case, folder / name, group)
             (folder / f"{name}-{rank}.json").write_text(json.dumps(found))
+    (folder / f"group-{rank}.json").write_text(json.dumps(left() is not None))
 
 
 if __name__ == "__main__":

@@ -154,6 +154,14 @@ def test_three_processes_are_one(
     check_same(name, alone, three)
 
 
+@pytest.mark.timeout(900)
+def test_nothing_of_the_group_outlives_it(two: Found) -> None:
+    assert [json.loads((two[0] / f"group-{rank}.json").read_text()) for rank in (0, 1)] == [
+        False,  # whether the group stood after it was left; gloo's threads would abort the exit
+        False,
+    ]
+
+
 def check_same(name: str, alone: tuple[Path, dict[str, Any]], together: Found) -> None:
     folder, expected = alone[0] / name, alone[1][name]
     other, found = together[0] / name, together[1][name]
