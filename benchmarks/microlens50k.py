@@ -23,8 +23,9 @@ import importlib.util
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import title_embeddings
@@ -138,56 +139,49 @@ class Study:
             )
 
     def tune(self) -> None:
-        """The same number of trials for every row; the validation chooses."""
-        folder = self.work / "tune"
-        tune(
-            TuneConfig(
-                store=self.features,
-                encoders=ROWS,
-                backbones=tuple(self.given.backbones),
-                trials=self.given.trials,
-                values=VALUES,
-                settings=FIRST,
-                out=str(folder),
-                title="MicroLens-50K: tuned on the validation",
-                **TUNED,
-                **self.common,
+        """The same number of trials for every row of a backbone; the validation chooses."""
+        for backbone in self.given.backbones:
+            folder = self.work / "tune" / backbone
+            tune(
+                TuneConfig(
+                    store=self.features,
+                    encoders=ROWS,
+                    backbones=(backbone,),
+                    trials=self.given.trials,
+                    values=VALUES,
+                    settings=FIRST,
+                    out=str(folder),
+                    title=f"MicroLens-50K, {backbone}: tuned on the validation",
+                    **TUNED,
+                    **self.common,
+                )
             )
-        )
-        self._keep(folder, "tune", ("tune.json", "tune.md", "tuned.yaml"))
+            self._keep(folder, f"tune/{backbone}", ("tune.json", "tune.md", "tuned.yaml"))
 
     def headline(self) -> None:
         """What was chosen, with several seeds."""
-        tuned = self._tuned()
-        encoders = (*FLOORS, *tuned["encoders"])
-        self._tuned_table("headline", encoders, seeds=self.given.seeds, tuned=tuned)
+        self._tuned_tables("headline", seeds=self.given.seeds)
 
     def controls(self) -> None:
         """Every control, with the settings of the row that it stands for."""
         if any(encoder.startswith("minilm") for encoder in self.given.controls):
             self._sentences()
-        tuned = self._tuned()
-        encoders = (*FLOORS, *tuned["encoders"], *self.given.controls)
-        self._tuned_table("controls", encoders, seeds=self.given.seeds[:2], tuned=tuned)
+        self._tuned_tables("controls", self.given.controls, seeds=self.given.seeds[:2])
 
     def cold(self) -> None:
         """A tenth of the items is taken out of training and ranked in the full catalogue."""
-        tuned = self._tuned()
         for calibration in ("none", "moments"):
-            changes = {"cold_calibration": calibration, "candidates": "trained"}
-            self._tuned_table(
+            self._tuned_tables(
                 f"cold-{calibration}",
-                (*FLOORS, *tuned["encoders"]),
                 seeds=self.given.seeds[:2],
-                tuned=tuned | {"split": "cold_items"},
-                calibrated=changes,
+                changes={"split": "cold_items"},
+                of_rows={"cold_calibration": calibration, "candidates": "trained"},
             )
 
     def ablate(self) -> None:
         """One thing at a time is changed in the tuned ID + LinkedOut."""
-        tuned = self._tuned()
         for backbone in self.given.backbones:
-            own = tuned["overrides"][f"linkedout+id/{backbone}"]
+            own = self._tuned(backbone)["overrides"][f"linkedout+id/{backbone}"]
             settings = {k: v for k, v in (FIRST | own).items() if k not in ("dim", "lr")}
             folder = self.work / "tuned-ablate" / backbone
             ablate(
@@ -196,6 +190,7 @@ class Study:
                     encoder="linkedout+id",
                     backbone=backbone,
                     seeds=(self.given.seeds[0],),
+                    axes=tuple(self.given.axes),
                     dim=own.get("dim", BUDGET["dim"]),
                     lr=own.get("lr", FIRST["lr"]),
                     settings=settings | {"loss": "in_batch"},
@@ -242,34 +237,35 @@ class Study:
         files = [file for name in names for file in sorted((self.out / stage).rglob(name))]
         return [str(file.parent.relative_to(self.out)) for file in files]
 
-    def _tuned(self) -> dict[str, Any]:
-        file = self.out / "tune" / "tuned.yaml"
+    def _tuned(self, backbone: str) -> dict[str, Any]:
+        file = self.out / "tune" / backbone / "tuned.yaml"
         if not file.is_file():
             sys.exit(f"no {file}: run the stage `tune` first")
         tuned: dict[str, Any] = yaml.safe_load(file.read_text())
         return tuned
 
-    def _tuned_table(
+    def _tuned_tables(
         self,
         name: str,
-        encoders: Sequence[str],
+        more: Sequence[str] = (),
         *,
         seeds: Sequence[int],
-        tuned: dict[str, Any],
-        calibrated: dict[str, Any] | None = None,
+        changes: Mapping[str, Any] = MappingProxyType({}),
+        of_rows: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        options = {k: v for k, v in tuned.items() if k not in ("encoders", "backbones", "preset")}
         for backbone in self.given.backbones:
+            tuned = self._tuned(backbone) | changes
+            encoders = tuple(dict.fromkeys((*FLOORS, *tuned.pop("encoders"), *more)))
             rows = {
-                encoder: tuned["overrides"][f"{_stands_for(encoder)}/{backbone}"]
-                | (calibrated or {})
+                encoder: tuned["overrides"][f"{_stands_for(encoder)}/{backbone}"] | of_rows
                 for encoder in encoders
                 if encoder not in FLOORS
             }
+            options = {k: v for k, v in tuned.items() if k not in ("backbones", "preset")}
             self._compare(
                 f"{name}/{backbone}",
                 work=f"tuned-{name}/{backbone}",
-                encoders=tuple(dict.fromkeys(encoders)),
+                encoders=encoders,
                 backbones=(backbone,),
                 seeds=tuple(seeds),
                 store=self.features,
@@ -322,7 +318,13 @@ def main() -> None:
         "--backbones", nargs="+", default=["sasrec"], choices=("sasrec", "gru4rec", "nextitnet")
     )
     parser.add_argument(
-        "--controls", nargs="+", default=[*ALONE, "dff", *BESIDE_ID], help="rows of that stage"
+        "--controls",
+        nargs="+",
+        default=[*ALONE, "dff", *BESIDE_ID],
+        help="rows of the stage controls",
+    )
+    parser.add_argument(
+        "--axes", nargs="+", default=[], help="of the stage ablate; none given: most"
     )
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
