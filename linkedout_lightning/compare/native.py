@@ -101,17 +101,20 @@ def settings(
         "interactions": str(Path(str(config.interactions)).absolute()),
         "store": absolute(store) if store else None,
     }
-    if config.encoder(encoder).trains:
+    name = config.encoder(encoder)
+    if name.trains:
         chosen |= config.settings(encoder, backbone)
-        for name in ("monitor", "accelerator", "keep_checkpoints"):
-            chosen[name] = getattr(config, name)
-        chosen["named_store"] = config.encoder(encoder).base in config.stores
+        for option in ("monitor", "accelerator", "keep_checkpoints"):
+            chosen[option] = getattr(config, option)
+        chosen["named_store"] = name.base in config.stores
         if config.precision != DEFAULT_PRECISION:
             chosen["precision"] = config.precision
-        idle = {name for name, default in LATER.items() if chosen[name] == default}
-        if not config.encoder(encoder).wants_features:
+        idle = {option for option, default in LATER.items() if chosen[option] == default}
+        if not name.wants_features:
             idle |= set(OF_FEATURES)
-        chosen = {name: value for name, value in chosen.items() if name not in idle}
+        if not name.knows_ids:
+            idle.add("cold_calibration")  # its cold items are encoded as all others are
+        chosen = {option: value for option, value in chosen.items() if option not in idle}
     return chosen
 
 

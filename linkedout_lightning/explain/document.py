@@ -19,6 +19,7 @@ from linkedout_lightning.explain.summary import (
     leave_out_of,
     neighbours_of,
     overlaps_of,
+    readout_of,
     spaces_of,
 )
 
@@ -90,6 +91,7 @@ def make_document(
         "groups": groups.to_json(),
         "encoders": encoders,
         "frozen": spaces_of([study.frozen]) if study.frozen else [],
+        "readout": readout_of(study.readout),
         "neighbours": shown,
         "items": items,
     }  # fmt: skip

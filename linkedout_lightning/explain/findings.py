@@ -39,6 +39,7 @@ def find(document: Mapping[str, Any]) -> list[str]:
             "be missed: for that, linkedout ablate --axes without trains without it."
         )
     sentences += left_out
+    sentences += _readout(document)
     sentences += _neighbours(document)
     sentences += _norms(document)
     for encoder in document["encoders"].values():
@@ -142,6 +143,24 @@ def _without(encoder: Mapping[str, Any]) -> list[str]:
 
 def _sure(test: Mapping[str, Any]) -> str:
     return " (interval spans zero)" if verdict(test) == "open" else ""
+
+
+def _readout(document: Mapping[str, Any]) -> list[str]:
+    found = document.get("readout")
+    if not found:
+        return []
+    shares = list(zip(found["by_layer"], found["layers"], strict=True))
+    best, layer = max(shares)
+    listed = ", ".join(f"layer {n} {share:.1%}" for share, n in shares)
+    known = "" if found["other_seed"] is None else (
+        f"; the ID vectors of another training foretell {found['other_seed']:.0%}"
+    )  # fmt: skip
+    more = found["together"] - best
+    return [
+        "Of the variance of the learned ID vectors, a linear map from the features foretells, in "
+        f"items that it was not fitted on: {listed}; all layers together {found['together']:.1%}, "
+        f"{signed(100 * more, 1)} points beside layer {layer} alone{known}."
+    ]
 
 
 def _neighbours(document: Mapping[str, Any]) -> list[str]:

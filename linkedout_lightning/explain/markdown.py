@@ -10,6 +10,7 @@ from linkedout_lightning.compare.markdown import environment_lines, heading, mar
 from linkedout_lightning.explain.tables import (
     gates_table,
     leave_out_table,
+    readout_table,
     spaces_table,
     stability_table,
 )
@@ -40,6 +41,7 @@ def render_markdown(document: Mapping[str, Any]) -> str:
         stability_table(document), *(gates_table(document, e) for e in encoders),
     )  # fmt: skip
     add("One layer left out, without training anew", *(leave_out_table(e) for e in encoders))
+    add("What the layers know of the ID vectors", readout_table(document))
     add("Item vectors", spaces_table(document))
     lines += _neighbour_lines(document)
     lines += ["## Environment", "", *(f"- {line}" for line in environment_lines(document)), ""]
@@ -77,6 +79,9 @@ def method_lines(document: Mapping[str, Any]) -> list[str]:
         "One layer left out: the gate's weights of the rest are brought to a sum of 1, nothing is "
         f"trained anew, and {told['ranked_users']:,} test users are ranked again; paired bootstrap "
         f"over users, {told['bootstrap']:,} resamples.",
+        "What a layer knows of the ID vectors: ridge regression from its whitened features, the "
+        "mean over token groups, to the vectors of the ID encoder; each fifth of the items is "
+        "foretold by a map fitted on three others, and the remaining one chooses the penalty.",
         f"Neighbours: by cosine, among the {told['pool']:,} items that training saw; lists of "
         f"{told['near']} are compared for {told['sample']:,} items "
         f"({'all' if told['sample'] == told['pool'] else 'drawn at random'}).",

@@ -12,6 +12,7 @@ from linkedout_lightning.explain.markdown import method_lines
 from linkedout_lightning.explain.tables import (
     gates_table,
     leave_out_table,
+    readout_table,
     spaces_table,
     stability_table,
 )
@@ -36,6 +37,7 @@ def render_html(document: Mapping[str, Any]) -> str:
         norms=_pictures(curves.norms_chart(document)),
         spectrum_legend=_legend(curves.spectrum_series(document)),
         norms_legend=_legend(curves.norm_series(document)),
+        readout=readout_table(document),
         spaces=spaces_table(document),
         neighbours=_neighbours(document),
         method=[marked_code(line) for line in method_lines(document)],

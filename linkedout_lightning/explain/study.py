@@ -22,6 +22,7 @@ from linkedout_lightning.explain.config import ExplainConfig
 from linkedout_lightning.explain.gates import part_shares, variance_shares
 from linkedout_lightning.explain.groups import Groups, numbered
 from linkedout_lightning.explain.items import KnownItems, choose_queries
+from linkedout_lightning.explain.readout import Readout, read_out
 from linkedout_lightning.explain.spaces import (
     Examined,
     Sample,
@@ -38,7 +39,7 @@ from linkedout_lightning.explain.without import (
     targets_of,
 )
 
-_KNOWN_FROM = 5
+KNOWN_FROM = 5
 """An item with fewer training interactions has an ID vector that says little."""
 
 
@@ -77,6 +78,7 @@ class Study:
         sample: Which items were compared.
         rule: How the shown items were chosen.
         targets: ``(U,)`` target of each ranked user.
+        readout: What the features know of the ID vectors; None without an ID encoder or layers.
     """
 
     encoders: dict[str, Collected]
@@ -84,6 +86,7 @@ class Study:
     sample: Sample
     rule: str
     targets: Tensor
+    readout: Readout | None
 
 
 def gather(
@@ -108,17 +111,19 @@ def gather(
     Raises:
         DataError: Too few items to compare.
     """
-    warm = data.train_item_mask[1:].cpu()
+    warm, counts = data.train_item_mask[1:].cpu(), data.train_counts[1:].cpu()
     present = torch.ones(len(known.item_ids), dtype=torch.bool)
     by_store = {cell.spec["settings"].get("store"): cell for cell in cells}
     for store in map(open_store, by_store.values()):
         if store is not None:
             stored = set(store.item_ids)
             present &= torch.tensor([item in stored for item in known.item_ids])
-    sample, rule = _sample(warm & present, data.train_counts[1:].cpu(), known, config)
+    sample, rule = _sample(warm & present, counts, known, config)
     questions = questions_of_test(data, users=config.test_users, seed=config.query_seed)
     encoders: dict[str, Collected] = {}
     frozen: dict[str, Examined] = {}
+    learned: list[Tensor] = []
+    white: tuple[tuple[int, ...], Tensor] | None = None
     for cell in cells:
         step(f"{cell.encoder}, seed {cell.seed}")
         model = load_model(cell, data)
@@ -133,6 +138,10 @@ def gather(
                 frozen[space.key] = examine(space, groups, sample, present, warm)
             for space in whitened_spaces(anatomy):
                 frozen[space.key] = examine(space, groups, sample, present, warm)
+        if of_features and white is None and anatomy.tokens is not None:
+            white = anatomy.layers, anatomy.tokens
+        if cell.encoder == "id":
+            learned.append(anatomy.vectors)
         valid = present if anatomy.layers else torch.ones_like(present)
         found.spaces.append(
             {s.key: examine(s, groups, sample, valid, warm) for s in trained_spaces(anatomy)}
@@ -146,8 +155,17 @@ def gather(
                 with left_out(model.item_encoder, position):  # type: ignore[arg-type]
                     ranks = rank_test_users(model, questions, accelerator=config.accelerator)
                 found.without[-1].append(ranks)
+    readout = None
+    if white is not None and learned and len(set(white[0])) == len(white[0]):
+        often = warm & present & (counts >= KNOWN_FROM)
+        readout = read_out(*white, learned, often, seed=config.query_seed)
     return Study(
-        encoders=encoders, frozen=frozen, sample=sample, rule=rule, targets=targets_of(questions)
+        encoders=encoders,
+        frozen=frozen,
+        sample=sample,
+        rule=rule,
+        targets=targets_of(questions),
+        readout=readout,
     )
 
 
@@ -184,7 +202,7 @@ def _sample(
             f"{len(pool)} items are in training and in the feature store; at least 3 are needed to "
             "speak of neighbours"
         )
-    often = usable & (counts >= _KNOWN_FROM)
+    often = usable & (counts >= KNOWN_FROM)
     shown, rule = choose_queries(
         known, usable if config.queries else often,
         wanted=config.queries, count=config.query_count, seed=config.query_seed,

@@ -18,8 +18,9 @@ from linkedout_lightning.explain.config import ExplainConfig
 from linkedout_lightning.explain.gates import agreement, entropy, spread_between
 from linkedout_lightning.explain.groups import CATEGORY, COLD, DECILE, Groups, group_means
 from linkedout_lightning.explain.neighbours import overlap
+from linkedout_lightning.explain.readout import Readout
 from linkedout_lightning.explain.spaces import Examined, mean_figures
-from linkedout_lightning.explain.study import Collected, Study
+from linkedout_lightning.explain.study import KNOWN_FROM, Collected, Study
 
 _FEWEST_USERS, _FEWEST_HITS = 100, 20
 """Of a group with fewer, a relative change says nothing."""
@@ -105,6 +106,22 @@ def leave_out_of(
             }
             for cell, ranks in zip(found.cells, found.whole, strict=True)
         ],
+    }
+
+
+def readout_of(found: Readout | None) -> dict[str, Any] | None:
+    """What a linear map finds of the learned ID vectors in the features."""
+    if found is None:
+        return None
+    return {
+        "layers": list(found.layers),
+        "items": found.items,
+        "interactions": KNOWN_FROM,
+        "by_layer": found.by_layer.mean(0).tolist(),
+        "by_layer_by_seed": found.by_layer.tolist(),
+        "together": float(found.together.mean()),
+        "together_by_seed": found.together.tolist(),
+        "other_seed": found.other_seed,
     }
 
 

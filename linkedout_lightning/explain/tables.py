@@ -75,6 +75,29 @@ def stability_table(document: Mapping[str, Any]) -> Table | None:
     )  # fmt: skip
 
 
+def readout_table(document: Mapping[str, Any]) -> Table | None:
+    """What the features know of the learned ID vectors; None where it was not asked."""
+    found = document.get("readout")  # explanations of older versions have none
+    if not found:
+        return None
+    named = [(f"layer {n}", [row[i] for row in found["by_layer_by_seed"]])
+             for i, n in enumerate(found["layers"])]  # fmt: skip
+    named.append((f"all {len(found['layers'])} layers", found["together_by_seed"]))
+    rows = [[TableCell(label), TableCell(_spread(values))] for label, values in named]
+    if found["other_seed"] is not None:
+        rows.append(
+            [TableCell("ID vectors of another training"), TableCell(f"{found['other_seed']:.3f}")]
+        )
+    return Table(
+        caption="Share of the ID vectors' variance that ridge regression foretells in items it was "
+        f"not fitted on ({found['items']:,} items of at least {found['interactions']} training "
+        "interactions), mean ± standard deviation over seeds",
+        columns=["from", "share foretold"],
+        rows=rows,
+        kinds=["" for _ in rows],
+    )
+
+
 def leave_out_table(encoder: Mapping[str, Any]) -> Table | None:
     """Each layer's absence in the test; None where nothing was ranked."""
     left_out = encoder["leave_out"]

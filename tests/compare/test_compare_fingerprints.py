@@ -61,7 +61,10 @@ def test_settings_that_came_later_change_a_fingerprint_only_where_they_are_set(t
             cell.encoder: cell
             for cell in plan(
                 CompareConfig(
-                    interactions=table, store=store, encoders=("id", "linkedout+id"), **changes
+                    interactions=table,
+                    store=store,
+                    encoders=("id", "linkedout", "linkedout+id"),
+                    **changes,
                 )
             )
         }
@@ -74,3 +77,6 @@ def test_settings_that_came_later_change_a_fingerprint_only_where_they_are_set(t
         assert after["id"].fingerprint == before["id"].fingerprint
     after = cells(candidates="trained")  # which changes every training
     assert all(after[name].fingerprint != before[name].fingerprint for name in before)
+    after = cells(cold_calibration="moments")  # which is about items that lack an ID of their own
+    changed = [name for name in before if after[name].fingerprint != before[name].fingerprint]
+    assert changed == ["linkedout+id"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,3 +43,9 @@ def explained(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory)
     """The explanation with its page."""
     out = tmp_path_factory.mktemp("explanation")
     return explain(ExplainConfig(**options, out=str(out)), progress=False)
+
+
+@pytest.fixture
+def document(explained: Explanation) -> dict[str, Any]:
+    """Its figures, for a test to change."""
+    return copy.deepcopy(dict(explained))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,6 @@ from linkedout_lightning.explain.findings import find
 from linkedout_lightning.explain.markdown import render_markdown
 from linkedout_lightning.explain.report import render_html
 from linkedout_lightning.explain.tables import leave_out_table, stability_table
-
-
-@pytest.fixture
-def document(explained: dict[str, Any]) -> dict[str, Any]:
-    return copy.deepcopy(dict(explained))
 
 
 def test_page_stands_alone_and_escapes(explained):
