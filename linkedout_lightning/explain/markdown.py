@@ -79,13 +79,17 @@ def method_lines(document: Mapping[str, Any]) -> list[str]:
         "One layer left out: the gate's weights of the rest are brought to a sum of 1, nothing is "
         f"trained anew, and {told['ranked_users']:,} test users are ranked again; paired bootstrap "
         f"over users, {told['bootstrap']:,} resamples.",
-        "What a layer knows of the ID vectors: ridge regression from its whitened features, the "
-        "mean over token groups, to the vectors of the ID encoder; each fifth of the items is "
-        "foretold by a map fitted on three others, and the remaining one chooses the penalty.",
         f"Neighbours: by cosine, among the {told['pool']:,} items that training saw; lists of "
         f"{told['near']} are compared for {told['sample']:,} items "
         f"({'all' if told['sample'] == told['pool'] else 'drawn at random'}).",
     ]
+    if document.get("readout"):
+        lines.append(
+            "What a layer knows of the ID vectors: ridge regression from its whitened features, "
+            "the mean over token groups, to the vectors of the ID encoder; each fifth of the items "
+            "is foretold by a map fitted on three others, and the remaining one chooses the "
+            "penalty."
+        )
     if document.get("processor_seconds"):
         lines.append(f"It took {in_time(document['processor_seconds'])} of processor time.")
     return lines
