@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from linkedout_lightning.compare.slices import COLD, slice_mean, trained_mean
+
 BACKBONE_LABELS = {
     "sasrec": "SASRec",
     "gru4rec": "GRU4Rec",
@@ -28,6 +30,8 @@ def find(results: Mapping[str, Any]) -> list[str]:
         candidates = _candidates(results, backbone, metric)
         for candidate in candidates:
             sentences += _against_baseline(results, candidate, backbone, metric)
+        if protocol.get("split") == "cold_items":
+            sentences += _cold(results, candidates, backbone, metric)
         for candidate in candidates:
             sentences += _against_controls(results, candidate, backbone, metric)
         for with_id in (False, True):
@@ -131,6 +135,32 @@ def _against_baseline(
         f"{with_backbone}no difference between {label} and {base} can be claimed: {figures}; "
         f"{interval}."
     ]
+
+
+def _cold(
+    results: Mapping[str, Any], candidates: list[str], backbone: str, metric: str
+) -> list[str]:
+    """Cold items beside trained ones and the rarest of these, all in the full catalogue."""
+    rows, told = _rows(results), []
+    for name in dict.fromkeys((*candidates, results["protocol"]["baseline"])):
+        row = rows.get((name, backbone))
+        if row is None:
+            continue
+        last = max(
+            (part for part in row["slices"] if part != COLD),
+            key=lambda part: int(part.removeprefix("decile_")),
+        )
+        figures = slice_mean(row, COLD, metric), trained_mean(row, metric)
+        cold, trained, rarest = (
+            "–" if mean is None else f"{mean:.4f}"
+            for mean in (*figures, slice_mean(row, last, metric))
+        )
+        label = results["encoders"][name]["label"]
+        told.append(f"{label} {cold} (trained items {trained}, their least popular tenth {rarest})")
+    if not told:
+        return []
+    backbone = BACKBONE_LABELS.get(backbone, backbone)
+    return [f"{metric} of cold items in the full catalogue with {backbone}: {'; '.join(told)}."]
 
 
 def _against_controls(

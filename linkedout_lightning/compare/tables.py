@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from linkedout_lightning.compare.findings import BACKBONE_LABELS, compared, percent, signed, verdict
+from linkedout_lightning.compare.slices import COLD, slice_mean, trained_mean
+
+_TRAINED = "trained"
+"""All slices but the cold one."""
 
 KIND_ORDER = ("floor", "baseline", "control", "fusion", "features", "method", "ceiling")
 VERDICTS = {"better": "better", "worse": "worse", "open": "open"}
@@ -147,34 +151,38 @@ def tests_table(results: Mapping[str, Any], backbone: str) -> Table | None:
 
 
 def slices_table(results: Mapping[str, Any], backbone: str) -> Table:
-    """The main metric by popularity decile of the target, and for cold items."""
+    """The main metric by popularity decile of the target, for all trained items, and cold ones."""
     metric, encoders = main_metric(results), results["encoders"]
     rows = rows_of(results, backbone)
-    names = list(dict.fromkeys(name for row in rows for name in row["slices"]))
+    users = {name: row["slices"][name]["users"] for row in rows for name in row["slices"]}
+    trained = [name for name in users if name != COLD]
+    names = [*trained, *([_TRAINED, COLD] if COLD in users else [])]
     contenders = [row for row in rows if encoders[row["encoder"]]["kind"] != "ceiling"]
-
-    def value(row: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-        found: Mapping[str, Any] | None = row["slices"].get(name, {}).get(metric)
-        return found
-
+    values = {
+        id(row): {
+            name: trained_mean(row, metric) if name == _TRAINED else slice_mean(row, name, metric)
+            for name in names
+        }
+        for row in rows
+    }
     best = {
-        name: max((v["mean"] for row in contenders if (v := value(row, name))), default=None)
+        name: max((v for row in contenders if (v := values[id(row)][name]) is not None), default=0)
         for name in names
     }
     lines = []
     for row in rows:
         line = [TableCell(encoders[row["encoder"]]["label"])]
         for name in names:
-            found = value(row, name)
-            top = found is not None and row in contenders and found["mean"] == best[name]
-            text = "–" if found is None else f"{found['mean']:.4f}"
-            line.append(TableCell(text, best=bool(top and found and found["mean"])))
+            found = values[id(row)][name]
+            top = bool(found) and row in contenders and found == best[name]
+            line.append(TableCell("–" if found is None else f"{found:.4f}", best=top))
         lines.append(line)
-    users = {name: row["slices"][name]["users"] for row in rows for name in row["slices"]}
+    users[_TRAINED] = sum(users[name] for name in trained)
     lines.append([TableCell("Test users"), *(TableCell(f"{users[n]:,}") for n in names)])
     return Table(
         caption=f"{BACKBONE_LABELS.get(backbone, backbone)}: {metric} by popularity decile of the "
-        "target item (1: most popular) and for items that training never saw",
+        "target item (1: most popular), for all trained items, and for items that training never "
+        "saw",
         columns=["", *(slice_label(name) for name in names)],
         rows=lines,
         kinds=[*(encoders[row["encoder"]]["kind"] for row in rows), "foot"],

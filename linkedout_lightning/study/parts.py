@@ -29,7 +29,7 @@ from linkedout_lightning.compare.tuning.markdown import sentences
 from linkedout_lightning.explain import charts as explained
 from linkedout_lightning.explain import curves
 from linkedout_lightning.explain.markdown import method_lines
-from linkedout_lightning.explain.tables import leave_out_table, stability_table
+from linkedout_lightning.explain.tables import leave_out_table, readout_table, stability_table
 
 Document = Mapping[str, Any]
 
@@ -188,6 +188,7 @@ def explanation_part(document: Document, place: str, heading: str) -> Part:
         for encoder in encoders
     ]
     figures.append(("Singular values of item vectors.", curves.spectrum_chart(document)))
+    readout = readout_table(document)
     tables = [stability_table(document), *(leave_out_table(one) for one in encoders)]
     return Part(
         place=place,
@@ -196,6 +197,7 @@ def explanation_part(document: Document, place: str, heading: str) -> Part:
         simulated=document["simulated"],
         findings=list(document["findings"]),
         figures=_drawn(figures),
+        tables=[] if readout is None else [readout],
         further=[table for table in tables if table is not None],
         method=[*method_lines(document), *environment_lines(document)],
     )

@@ -17,6 +17,7 @@ from linkedout_lightning.compare.plan import plan
 from linkedout_lightning.compare.report import render_html
 from linkedout_lightning.compare.results import collect
 from linkedout_lightning.compare.svg import nice_ticks
+from linkedout_lightning.compare.tables import rows_of, slices_table
 
 
 def test_results_have_what_others_read(trained):
@@ -97,6 +98,20 @@ def test_findings_say_who_won_whoever_it_was(made_up):
     )
 
 
+def test_cold_items_are_told_of_where_the_split_is_about_them(made_up):
+    results = copy.deepcopy(made_up)
+    assert not any("cold items" in sentence for sentence in find(results))
+    results["protocol"]["split"] = "cold_items"
+    [row] = [r for r in rows_of(results, "sasrec") if r["encoder"] == "linkedout"]
+    for name, part in row["slices"].items():
+        part |= {"users": 10, "HR@10": {"mean": 0.02 if name == "decile_10" else 0.04}}
+    row["slices"]["cold"] |= {"HR@10": {"mean": 0.03}}
+    [told] = [s for s in find(results) if "of cold items" in s and "SASRec" in s]
+    assert "LinkedOut 0.0300 (trained items 0.0380, their least popular tenth 0.0200)" in told
+    row["slices"]["cold"] |= {"HR@10": None}
+    assert "LinkedOut – (trained items 0.0380" in " ".join(find(results))
+
+
 def test_a_baseline_below_the_floor_is_told(made_up):
     weak = copy.deepcopy(made_up)
     for row in weak["summary"]:
@@ -141,6 +156,17 @@ def test_markdown_tables_are_regular_and_mark_the_best(made_up):
     assert [line.split("|")[1].strip() for line in best] == ["ID + LinkedOut"]
     for floor in ("Popularity", "Item co-occurrence"):
         assert all(f"| {floor} |" in table for table in (tables[0], tables[2], tables[5]))
+
+
+def test_trained_and_cold_users_together_make_the_whole(trained):
+    table = slices_table(trained, "sasrec")
+    assert table.columns[-2:] == ["trained", "cold"]
+    *_, warm, cold = (int(cell.text.replace(",", "")) for cell in table.rows[-1][1:])
+    assert warm + cold == trained["data"]["test_users"]
+    for line, row in zip(table.rows, rows_of(trained, "sasrec"), strict=False):
+        of_warm, of_cold = (float(cell.text.replace("–", "0")) for cell in line[-2:])
+        whole = (of_warm * warm + of_cold * cold) / (warm + cold)
+        assert whole == pytest.approx(row["metrics"]["HR@10"]["mean"], abs=1e-4)
 
 
 def test_nothing_finished_still_makes_a_report(made_up):
