@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from linkedout_lightning.compare.files import write_json
 from linkedout_lightning.compare.names import EncoderName
-from linkedout_lightning.compare.summaries import gate_summary
+from linkedout_lightning.compare.summaries import gate_summary, untrained
 from linkedout_lightning.encoders import parameter_counts
 from linkedout_lightning.errors import DataError
 from linkedout_lightning.evaluation.baselines import CoOccurrence, Popularity, Scorer
@@ -73,20 +73,12 @@ def evaluate_floor(name: EncoderName, spec: dict[str, Any], folder: Path) -> dic
     assert ranked is not None
     slices = popularity_slices(counts)
     metrics = _metrics(ranked, settings["ks"], slices)
-    return {
-        "flat": {name: float(value) for name, value in metrics.compute().items()},
-        "ranks": metrics.ranks(),
-        "parameters": 0,
-        "parameters_by_part": {},
-        "seconds_by_part": {
-            "fit": fitted - started,
-            "evaluation": time.perf_counter() - fitted,
-        },
-        "curve": [],
-        "gates": None,
-        "best_epoch": None,
-        "data": describe(loaders, counts),
-    }
+    return untrained(
+        metrics,
+        describe(loaders, counts),
+        fit=fitted - started,
+        evaluation=time.perf_counter() - fitted,
+    )
 
 
 def train_and_test(name: EncoderName, spec: dict[str, Any], folder: Path) -> dict[str, Any]:

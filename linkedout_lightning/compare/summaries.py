@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from linkedout_lightning.encoders import LinkedOutItemEncoder, parameter_counts
+from linkedout_lightning.evaluation.metrics import RankingMetrics
 
 _CHUNK = 4096
 
@@ -41,6 +42,30 @@ def count_parameters(encoder: nn.Module, backbone: nn.Module) -> dict[str, int]:
     parts = {f"encoder/{n}": c for n, c in parameter_counts(encoder).items() if n != "total"}
     parts["backbone"] = parameter_counts(backbone)["total"]
     return parts | {"total": sum(parts.values())}
+
+
+def untrained(
+    metrics: RankingMetrics, data: dict[str, Any], *, fit: float, evaluation: float
+) -> dict[str, Any]:
+    """What the cell of a rule without training says of itself.
+
+    Args:
+        metrics: Of the test, with ranks.
+        data: Sizes of the data.
+        fit: Seconds that the rule took to count.
+        evaluation: Seconds of the test.
+    """
+    return {
+        "flat": {name: float(value) for name, value in metrics.compute().items()},
+        "ranks": metrics.ranks(),
+        "parameters": 0,
+        "parameters_by_part": {},
+        "seconds_by_part": {"fit": fit, "evaluation": evaluation},
+        "curve": [],
+        "gates": None,
+        "best_epoch": None,
+        "data": data,
+    }
 
 
 def nest_slices(flat: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:

@@ -15,7 +15,7 @@ from linkedout_lightning.compare.features import build_encoder
 from linkedout_lightning.compare.names import EncoderName
 from linkedout_lightning.compare.native import DATA_SETTINGS, DEFAULT_PRECISION
 from linkedout_lightning.compare.recording import Recorder
-from linkedout_lightning.compare.summaries import count_parameters, gate_summary
+from linkedout_lightning.compare.summaries import count_parameters, gate_summary, untrained
 from linkedout_lightning.compare.tunables import LATER
 from linkedout_lightning.data import InteractionDataModule
 from linkedout_lightning.errors import DataError
@@ -58,20 +58,12 @@ def evaluate_floor(name: EncoderName, spec: dict[str, Any], folder: Path) -> dic
     for batch in data.test_dataloader():
         scores = model.scores(batch.inputs, batch.history)
         metrics.update(target_ranks(scores, batch.target, batch.history), batch.target, batch.users)
-    return {
-        "flat": {name: float(value) for name, value in metrics.compute().items()},
-        "ranks": metrics.ranks(),
-        "parameters": 0,
-        "parameters_by_part": {},
-        "seconds_by_part": {
-            "fit": fitted - started,
-            "evaluation": time.perf_counter() - fitted,
-        },
-        "curve": [],
-        "gates": None,
-        "best_epoch": None,
-        "data": describe(data),
-    }
+    return untrained(
+        metrics,
+        describe(data),
+        fit=fitted - started,
+        evaluation=time.perf_counter() - fitted,
+    )
 
 
 def train_and_test(name: EncoderName, spec: dict[str, Any], folder: Path) -> dict[str, Any]:
