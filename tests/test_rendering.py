@@ -140,6 +140,32 @@ def test_a_study_s_order_is_checked(
     assert not (tmp_path / "study.md").exists()
 
 
+def test_two_results_in_one_folder_are_both_told(result: dict[str, Any], tmp_path: Path) -> None:
+    _put(result, tmp_path / "a", "compared", "2026-01-01T00:00:00+00:00")
+    results = Path(__file__).parents[1] / "benchmarks" / "results" / "microlens50k"
+    explained = json.loads((results / "explain" / "sasrec" / "explain.json").read_text())
+    (tmp_path / "a" / "explain.json").write_text(json.dumps(explained | {"title": "explained"}))
+    text = Path(render(RenderConfig(path=str(tmp_path)))["study.md"]).read_text()
+    assert "## compared" in text
+    assert "(a/report.md)" in text
+    assert "## explained" in text
+    assert "(a/explain.md)" in text
+    (tmp_path / "study.yaml").write_text("parts: {a/explain.json: Layers, a/results.json: Rows}")
+    text = Path(render(RenderConfig(path=str(tmp_path)))["study.md"]).read_text()
+    assert 0 < text.index("## Layers") < text.index("## Rows")
+
+
+@pytest.mark.parametrize("content", ["{", "[1, 2]", '{"accuracy": 0.9}'])
+def test_a_study_names_the_file_that_is_no_result(
+    content: str, result: dict[str, Any], tmp_path: Path
+) -> None:
+    _put(result, tmp_path / "a", "compared", "2026-01-01T00:00:00+00:00")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "results.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"b/results\.json is no result of compare"):
+        render(RenderConfig(path=str(tmp_path)))
+
+
 def test_every_kind_of_result_is_part_of_a_study(tmp_path: Path) -> None:
     results = Path(__file__).parents[1] / "benchmarks" / "results" / "microlens50k"
     written = render(RenderConfig(path=str(results), out=str(tmp_path)))

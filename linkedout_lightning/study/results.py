@@ -13,6 +13,7 @@ from linkedout_lightning.study.parts import MAKERS, Part
 
 FILE = "study.yaml"
 """Names the study: ``title``, ``introduction`` (paragraphs), ``parts`` (folder: heading)."""
+_EVERY_RESULT_HAS = {"title", "simulated", "environment"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,20 +41,16 @@ def read_study(folder: Path) -> Study:
             results stand in the order in which they were finished.
 
     Raises:
-        ConfigError: There is no result, or ``study.yaml`` is not usable.
+        ConfigError: There is no result, a file is none, or ``study.yaml`` is not usable.
     """
-    found = {
-        str(file.parent.relative_to(folder)): (name, read_json(file))
-        for name in MAKERS
-        for file in sorted(folder.rglob(name))
-    }
+    found = _results(folder)
     if not found:
         raise ConfigError(f"`path` is {str(folder)!r}, in which there is no {', '.join(MAKERS)}")
     about = _about(folder, found)
     parts = []
     for place, heading in about["parts"].items():
-        name, document = found[place]
-        parts.append(MAKERS[name](document, place, heading))
+        file, document = found[place]
+        parts.append(MAKERS[file.name](document, str(file.parent.relative_to(folder)), heading))
     return Study(
         title=about["title"],
         introduction=tuple(about["introduction"]),
@@ -62,7 +59,24 @@ def read_study(folder: Path) -> Study:
     )
 
 
-def _about(folder: Path, found: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+def _results(folder: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """File and content of each result by its folder; by its file where a folder holds several."""
+    files = sorted(file for name in MAKERS for file in folder.rglob(name))
+    folders = [file.parent for file in files]
+    found = {}
+    for file in files:
+        document = read_json(file)
+        if not isinstance(document, dict) or not document.keys() >= _EVERY_RESULT_HAS:
+            raise ConfigError(
+                f"{file} is no result of compare, ablate, tune or explain, or is damaged; make the "
+                "result anew, or move the file elsewhere"
+            )
+        place = file.parent if folders.count(file.parent) == 1 else file
+        found[str(place.relative_to(folder))] = file, document
+    return found
+
+
+def _about(folder: Path, found: Mapping[str, tuple[Path, Any]]) -> dict[str, Any]:
     """``study.yaml``, and what stands in for what it does not say."""
     given: Any = {}
     file = folder / FILE
