@@ -43,6 +43,7 @@ TITLES = "MicroLens-50k_titles.csv.gz"
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 LAYERS = (8, 15, 23, 30)
 STAGES = ("untuned", "tune", "headline", "controls", "cold", "ablate", "study")
+BACKBONES = ("sasrec", "gru4rec", "nextitnet")
 HEADINGS = {
     "headline": "Headline: what the validation chose, several seeds",
     "controls": "Controls",
@@ -215,8 +216,8 @@ class Study:
                 "through the real pretrained SmolLM2-135M, layers "
                 f"{', '.join(map(str, LAYERS))}. The videos cannot be redistributed and were not "
                 "watched: this is text through a language model, not video.",
-                "Every row is tuned with the same number of trials on the validation; the test is "
-                "read once a training. Intervals are of a paired bootstrap over users; nothing is "
+                "Every row of a backbone is tuned with the same number of trials on the validation; the "
+                "test is read once a training. Intervals are of a paired bootstrap over users; nothing is "
                 "called a difference whose interval holds zero.",
                 f"The feature store holds {len(store):,} items in {size / 2**20:.0f} MiB, "
                 f"{size / len(store):,.0f} bytes an item. All was made by "
@@ -234,7 +235,8 @@ class Study:
 
     def _results(self, stage: str) -> list[str]:
         names = ("results.json", "tune.json", "ablation.json", "explain.json")
-        files = [file for name in names for file in sorted((self.out / stage).rglob(name))]
+        files = [file for name in names for file in (self.out / stage).rglob(name)]
+        files.sort(key=lambda file: BACKBONES.index(file.parent.name))
         return [str(file.parent.relative_to(self.out)) for file in files]
 
     def _tuned(self, backbone: str) -> dict[str, Any]:
@@ -314,9 +316,7 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--trials", type=int, default=8, help="of each row")
-    parser.add_argument(
-        "--backbones", nargs="+", default=["sasrec"], choices=("sasrec", "gru4rec", "nextitnet")
-    )
+    parser.add_argument("--backbones", nargs="+", default=["sasrec"], choices=BACKBONES)
     parser.add_argument(
         "--controls",
         nargs="+",
