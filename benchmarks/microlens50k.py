@@ -216,9 +216,9 @@ class Study:
                 "through the real pretrained SmolLM2-135M, layers "
                 f"{', '.join(map(str, LAYERS))}. The videos cannot be redistributed and were not "
                 "watched: this is text through a language model, not video.",
-                "Every row of a backbone is tuned with the same number of trials on the validation; the "
-                "test is read once a training. Intervals are of a paired bootstrap over users; nothing is "
-                "called a difference whose interval holds zero.",
+                "Every row of a backbone is tuned with the same number of trials on the "
+                "validation; the test is read once a training. Intervals are of a paired bootstrap "
+                "over users; nothing is called a difference whose interval holds zero.",
                 f"The feature store holds {len(store):,} items in {size / 2**20:.0f} MiB, "
                 f"{size / len(store):,.0f} bytes an item. All was made by "
                 "`python benchmarks/microlens50k.py --root DIR` on two CPU cores.",
