@@ -74,7 +74,7 @@ def main() -> int:
         "simulated": True,
         "environment": environment(),
         "settings": {
-            name: str(value) if isinstance(value, Path) else value
+            name: value.name if isinstance(value, Path) else value
             for name, value in vars(arguments).items()
             if name not in ("cell", "table", "out")
         },
