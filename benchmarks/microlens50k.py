@@ -220,8 +220,10 @@ class Study:
                 "validation; the test is read once a training. Intervals are of a paired bootstrap "
                 "over users; nothing is called a difference whose interval holds zero.",
                 f"The feature store holds {len(store):,} items in {size / 2**20:.0f} MiB, "
-                f"{size / len(store):,.0f} bytes an item. All was made by "
-                "`python benchmarks/microlens50k.py --root DIR` on two CPU cores.",
+                f"{size / len(store):,.0f} bytes an item. The tables are of "
+                "`python benchmarks/microlens50k.py --root DIR`, some with fewer trials, seeds or "
+                "rows than by default, the explanations of `linkedout explain`; the method of each "
+                "part has the very command and the hardware.",
             ],
             "parts": {
                 place: heading if place == stage else f"{heading} ({place.split('/')[-1]})"
@@ -235,9 +237,8 @@ class Study:
 
     def _results(self, stage: str) -> list[str]:
         names = ("results.json", "tune.json", "ablation.json", "explain.json")
-        files = [file for name in names for file in (self.out / stage).rglob(name)]
-        files.sort(key=lambda file: BACKBONES.index(file.parent.name))
-        return [str(file.parent.relative_to(self.out)) for file in files]
+        places = [f"{stage}/{backbone}" for backbone in BACKBONES]
+        return [place for place in places if any((self.out / place / n).is_file() for n in names)]
 
     def _tuned(self, backbone: str) -> dict[str, Any]:
         file = self.out / "tune" / backbone / "tuned.yaml"
