@@ -50,6 +50,7 @@ HEADINGS = {
     "ablate": "Ablation of the tuned ID + LinkedOut",
     "cold-none": "A tenth of the items never seen in training",
     "cold-moments": "The same, cold items' vectors calibrated",
+    "cold-budget": "The same, calibrated as far as a loss of 1 % for trained items allows",
     "explain": "Which layer serves which items",
     "tune": "Tuning",
     "untuned": "Before tuning: one recipe for all rows",
@@ -171,7 +172,7 @@ class Study:
 
     def cold(self) -> None:
         """A tenth of the items is taken out of training and ranked in the full catalogue."""
-        for calibration in ("none", "moments"):
+        for calibration in ("none", "moments", "budget"):
             self._tuned_tables(
                 f"cold-{calibration}",
                 seeds=self.given.seeds[:2],

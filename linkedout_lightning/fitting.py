@@ -27,6 +27,8 @@ class FitConfig:
         dim: Size of an item vector.
         rank: Size of a whitened token.
         compressor: Layer token compressor: latent, mlp or mean.
+        cold_calibration: What a ranking does with items that have no ID in an encoder with +id:
+            none, moments, or budget, which the validation limits to 1 % of loss for others.
         loss: full, in_batch or sampled; none given: the preset's, or full.
         lr: Learning rate of AdamW.
         weight_decay: Weight decay of AdamW; none given: the preset's, or 0.01.
@@ -55,6 +57,7 @@ class FitConfig:
     dim: int = 128
     rank: int = 256
     compressor: str = "latent"
+    cold_calibration: str = "none"
     loss: str | None = None
     lr: float = 1e-3
     weight_decay: float | None = None
@@ -73,7 +76,8 @@ class FitConfig:
 
 _SHARED = (
     "interactions", "out", "store", "preset", "split", "max_len", "dim", "rank", "compressor",
-    "loss", "lr", "weight_decay", "dropout", "batch_size", "epochs", "patience", "monitor",
+    "cold_calibration", "loss", "lr", "weight_decay", "dropout", "batch_size", "epochs", "patience",
+    "monitor",
 )  # fmt: skip
 
 

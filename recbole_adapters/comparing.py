@@ -57,7 +57,7 @@ _NATIVE = (
     "cold_share", "split_seed", "min_len", "user_column", "item_column", "time_column", "blocks",
     "heads", "gru_layers", "loss", "negatives", "weight_decay", "dropout", "gradient_clip",
     "precision", "layers", "slots", "id_fusion", "cold_calibration",
-    "candidates",
+    "cold_budget", "candidates",
 )  # fmt: skip
 _SPELLED = {"SASRec": "sasrec", "GRU4Rec": "gru4rec"}  # as the native engine has them
 _METRICS = {"HR": "Hit", "NDCG": "NDCG", "MRR": "MRR"}

@@ -92,8 +92,10 @@ class CompareConfig:
             it out.
         id_dropout: How often the ID vector is hidden in training where features stand beside it.
         cold_calibration: What a ranking does with the vectors of items that have no ID in an
-            encoder with +id: none, or moments, which brings them to the mean and spread of trained
-            items' vectors.
+            encoder with +id: none; moments, which brings them to the mean and spread of trained
+            items' vectors; or budget, which goes as far on that way as the validation allows.
+        cold_budget: The largest share of their HR that trained items may lose on the validation to
+            the cold calibration budget.
         item_dropout: How often the encoder id-dropout hides an item's ID in training.
         expert_dropout: Dropout inside the layers' experts.
         whitening_power: 1 whitens the features, 0 only centres and rotates them.
@@ -194,6 +196,7 @@ class CompareConfig:
     id_fusion: str = "concat"
     id_dropout: float = 0.2
     cold_calibration: str = "none"
+    cold_budget: float = 0.01
     item_dropout: float = 0.2
     expert_dropout: float = 0.0
     whitening_power: float = 1.0

@@ -155,7 +155,10 @@ def _cold(
             "–" if mean is None else f"{mean:.4f}"
             for mean in (*figures, slice_mean(row, last, metric))
         )
-        label = results["encoders"][name]["label"]
+        label, choice = results["encoders"][name]["label"], row.get("cold_choice")
+        if choice:
+            chosen = ", ".join(f"{strength:g}" for strength in choice["chosen"])
+            label += f", calibrated at the strength that the validation affords ({chosen}),"
         told.append(f"{label} {cold} (trained items {trained}, their least popular tenth {rarest})")
     if not told:
         return []

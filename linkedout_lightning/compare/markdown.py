@@ -13,6 +13,7 @@ from linkedout_lightning.compare.tables import (
     accuracy_table,
     backbones,
     cited_table,
+    cold_table,
     costs_table,
     gates_table,
     slices_table,
@@ -53,6 +54,7 @@ def tables(results: Mapping[str, Any], backbone: str) -> list[Table]:
         accuracy_table(results, backbone),
         tests_table(results, backbone),
         slices_table(results, backbone),
+        cold_table(results, backbone),
         gates_table(results, backbone),
         costs_table(results, backbone),
     )

@@ -114,6 +114,8 @@ def settings(
             idle |= set(OF_FEATURES)
         if not name.knows_ids:
             idle.add("cold_calibration")  # its cold items are encoded as all others are
+        if chosen["cold_calibration"] != "budget" or "cold_calibration" in idle:
+            idle.add("cold_budget")
         chosen = {option: value for option, value in chosen.items() if option not in idle}
     return chosen
 

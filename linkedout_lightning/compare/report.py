@@ -13,6 +13,7 @@ from linkedout_lightning.compare.tables import (
     accuracy_table,
     backbones,
     cited_table,
+    cold_table,
     costs_table,
     gates_table,
     main_metric,
@@ -109,6 +110,7 @@ def _section(results: Mapping[str, Any], backbone: str, markup: Any) -> dict[str
         "accuracy": accuracy_table(results, backbone),
         "tests": tests_table(results, backbone),
         "slices": slices_table(results, backbone),
+        "cold": cold_table(results, backbone),
         "gates": gates_table(results, backbone),
         "costs": costs_table(results, backbone),
         "accuracy_charts": pictures(

@@ -20,6 +20,7 @@ from linkedout_lightning.compare.files import plain
 from linkedout_lightning.compare.findings import find
 from linkedout_lightning.compare.names import EncoderName
 from linkedout_lightning.compare.plan import NO_BACKBONE, Cell
+from linkedout_lightning.compare.slices import mean_choice
 from linkedout_lightning.evaluation.metrics import UserRanks, ranking_values
 from linkedout_lightning.evaluation.significance import (
     PairedDifference,
@@ -30,7 +31,8 @@ from linkedout_lightning.evaluation.significance import (
 _OF_CELL = (
     "encoder", "backbone", "engine", "seed", "metrics", "slices", "parameters",
     "parameters_by_part", "seconds", "seconds_by_part", "peak_mb", "peak_device_mb", "best_epoch",
-    "best_val", "curve", "gates", "alignment",
+    "best_val", "curve", "gates", "cold_choice",
+    "alignment",
 )  # fmt: skip
 
 
@@ -185,6 +187,7 @@ def summarise(results: Mapping[Cell, Mapping[str, Any]], ranks: Ranks) -> list[d
                 "peak_mb": max(run["peak_mb"] for run in runs),
                 "best_epoch": _spread([run["best_epoch"] for run in runs]),
                 "gates": _mean_gates([run["gates"] for run in runs]),
+                "cold_choice": mean_choice([run.get("cold_choice") for run in runs]),
             }
         )
     return summary

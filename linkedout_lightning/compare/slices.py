@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 COLD = "cold"
@@ -40,3 +41,32 @@ def trained_mean(row: Mapping[str, Any], metric: str) -> float | None:
     ]
     users = sum(count for _, count in parts)
     return sum(mean * count for mean, count in parts) / users if users else None
+
+
+def mean_choice(choices: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """What the strengths of cold items' calibration gave on the validation, over the seeds.
+
+    Args:
+        choices: Of each seed, :meth:`linkedout_lightning.sequence.cold.ColdChoice.to_json`.
+
+    Returns:
+        ``k``, ``budget``, ``strengths``, mean HR of ``trained`` and of ``cold`` targets at each
+        (the latter None without such targets), ``users`` of both and what each seed ``chosen``;
+        None if no seed chose.
+    """
+    known = [choice for choice in choices if choice]
+    if not known:
+        return None
+
+    def mean(part: str) -> list[float] | None:
+        curves = [choice[part] for choice in known if choice[part] is not None]
+        return [statistics.fmean(at) for at in zip(*curves, strict=True)] or None
+
+    first = known[0]
+    return {
+        **{name: first[name] for name in ("k", "budget", "strengths")},
+        "trained": mean("trained"),
+        "cold": mean("cold"),
+        "users": [first["trained_users"], first["cold_users"]],
+        "chosen": [choice["strength"] for choice in known],
+    }

@@ -216,6 +216,39 @@ def gates_table(results: Mapping[str, Any], backbone: str) -> Table | None:
     )
 
 
+def cold_table(results: Mapping[str, Any], backbone: str) -> Table | None:
+    """What each strength of cold items' calibration gave on the validation; None if none chose."""
+    found = [
+        (results["encoders"][row["encoder"]]["label"], choice)
+        for row in rows_of(results, backbone)
+        if (choice := row.get("cold_choice"))
+    ]
+    if not found:
+        return None
+    lines, columns = [], [""]
+    for label, choice in found:
+        columns += [f"{label}: trained HR@{choice['k']}", f"cold HR@{choice['k']}"]
+    for place, strength in enumerate(found[0][1]["strengths"]):
+        line = [TableCell(f"strength {strength:g}")]
+        for _, choice in found:
+            chosen = strength in choice["chosen"]
+            line += [
+                TableCell("–" if part is None else f"{part[place]:.4f}", best=chosen)
+                for part in (choice["trained"], choice["cold"])
+            ]
+        lines.append(line)
+    choice = found[0][1]
+    return Table(
+        caption=f"{BACKBONE_LABELS.get(backbone, backbone)}: cold items' calibration on the "
+        f"validation ({choice['users'][0]:,} users with a trained target, {choice['users'][1]:,} "
+        f"with a cold one), mean over seeds; the test was read at the strength in bold, the "
+        f"largest that costs trained items at most {100 * choice['budget']:g} %",
+        columns=columns,
+        rows=lines,
+        kinds=["" for _ in lines],
+    )
+
+
 def costs_table(results: Mapping[str, Any], backbone: str) -> Table:
     """Parameters, seconds and memory."""
     rows = rows_of(results, backbone)

@@ -119,6 +119,10 @@ def train_and_test(name: EncoderName, spec: dict[str, Any], folder: Path) -> dic
     model.load_state_dict(weights["state_dict"])
     if not settings["keep_checkpoints"]:
         Path(best.best_model_path).unlink()
+    cold = None
+    if model.cold_calibration == "budget":  # the curve of the epoch that was chosen
+        trainer.validate(model, datamodule=data, verbose=False)
+        cold = model.cold_choice and model.cold_choice.to_json()
     [flat] = trainer.test(model, datamodule=data, verbose=False)
     evaluated = time.perf_counter()
     point = recorder.best
@@ -138,6 +142,7 @@ def train_and_test(name: EncoderName, spec: dict[str, Any], folder: Path) -> dic
         "best_val": point and point["val"],
         "curve": recorder.curve,
         "gates": gate_summary(model.item_encoder, data.popularity_slices()),
+        "cold_choice": cold,
         "checkpoint": "best.ckpt" if settings["keep_checkpoints"] else None,
         "data": describe(data),
     }
@@ -170,8 +175,10 @@ def build_model(
         max_len=settings["max_len"],
         ks=tuple(settings["ks"]),
         slices=data.popularity_slices(),
-        cold_calibration=settings.get("cold_calibration", LATER["cold_calibration"]),
-        candidates=settings.get("candidates", LATER["candidates"]),
+        **{
+            option: settings.get(option, LATER[option])
+            for option in ("cold_calibration", "cold_budget", "candidates")
+        },
         **{key: settings[key] for key in ("loss", "negatives", "lr", "weight_decay", "dropout")},
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from linkedout_lightning.encoders.calibration import CALIBRATIONS
 from linkedout_lightning.errors import ConfigError
 
 BACKBONES = ("sasrec", "gru4rec", "nextitnet")
@@ -36,12 +37,13 @@ LATER: dict[str, Any] = {
     "slots": None,
     "id_fusion": "concat",
     "cold_calibration": "none",
+    "cold_budget": 0.01,
     "candidates": "all",
 }
 """Settings that came after cells had been finished, and the values that those cells had: at these
 they are no part of a cell, whose fingerprint stays what it was."""
 
-OF_FEATURES = ("layers", "slots", "id_fusion", "cold_calibration")
+OF_FEATURES = ("layers", "slots", "id_fusion", "cold_calibration", "cold_budget")
 """Those of them that mean nothing to an encoder without features."""
 
 TUNABLE = (
@@ -99,6 +101,7 @@ RANGES: dict[str, tuple[float, float, type]] = {
     "id_dropout": (0, 0.99, float),
     "item_dropout": (0, 0.99, float),
     "expert_dropout": (0, 0.99, float),
+    "cold_budget": (0, 1, float),
     "whitening_power": (0, 1, float),
     "blocks": (1, _ANY, int),
     "gru_layers": (1, _ANY, int),
@@ -131,7 +134,7 @@ _CHOICES = {
     "output_norm": ("none", "layer", "unit"),
     "compressor": ("latent", "mlp", "mean"),
     "id_fusion": ("none", "add", "concat", "gate"),
-    "cold_calibration": ("none", "moments"),
+    "cold_calibration": CALIBRATIONS,
     "candidates": ("all", "trained"),
 }
 _NAMES: dict[str, tuple[type, str]] = {

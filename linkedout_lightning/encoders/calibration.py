@@ -12,6 +12,10 @@ vectors to the mean and the spread of the same items' own,
 .. math:: v \mapsto \mu + \frac{\sigma}{\sigma'} (v - \mu'),
 
 is applied to the items without an ID. The order among cold items for a user does not change.
+
+Each place that a cold item takes is one that a trained item loses. A strength :math:`t` between 0
+and 1 goes only part of the way, :math:`v + t (m(v) - v)`; :mod:`linkedout_lightning.sequence.cold`
+measures on the validation what a strength costs and takes the largest that stays in a budget.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from torch import Tensor, nn
 
 from linkedout_lightning.encoders.id import IDItemEncoder
 
-CALIBRATIONS = ("none", "moments")
+CALIBRATIONS = ("none", "moments", "budget")
 
 
 @dataclass(frozen=True)
@@ -63,40 +67,74 @@ class ColdCalibration:
         ratio = torch.where(spread > 0, wanted / spread.clamp(min=1e-12), torch.ones_like(spread))
         return cls(source, target, ratio)
 
+    def partial(self, strength: float) -> ColdCalibration:
+        """A part of the way, as a map of the same form.
+
+        Args:
+            strength: From 0 (vectors stay) to 1 (the whole map).
+
+        Example:
+            >>> whole = ColdCalibration(torch.zeros(1), torch.ones(1), torch.tensor(3.0))
+            >>> whole.partial(0.5)(torch.tensor([2.0]))  # between 2 and 7
+            tensor([4.5000])
+        """
+        if strength == 1:
+            return self  # not rounded
+        target = self.source + strength * (self.target - self.source)
+        return ColdCalibration(self.source, target, 1 + strength * (self.ratio - 1))
+
     def __call__(self, vectors: Tensor) -> Tensor:
         """``(…, H)`` to ``(…, H)``."""
         return self.target + (vectors - self.source) * self.ratio
 
 
 @torch.no_grad()
-def calibrated(encoder: nn.Module, table: Tensor) -> Tensor:
+def calibrated(encoder: nn.Module, table: Tensor, strength: float = 1.0) -> Tensor:
     """A table of item vectors, those of items without an ID calibrated.
 
     Args:
         encoder: The item encoder, in evaluation mode. One that joins no IDs to content has nothing
             to calibrate: all its items are encoded alike.
         table: ``(N + 1, H)``, its ``all_items()``.
+        strength: As for :meth:`ColdCalibration.partial`.
 
     Returns:
         ``(N + 1, H)``; the same object where there is nothing to do.
     """
+    cold = cold_items(encoder)
+    if not strength or cold is None:
+        return table
+    calibration = calibration_of(encoder, table, strength)
+    return table if calibration is None else torch.where(cold[:, None], calibration(table), table)
+
+
+def cold_items(encoder: nn.Module) -> Tensor | None:
+    """Which items show no ID of their own beside their content.
+
+    Args:
+        encoder: As for :func:`calibrated`.
+
+    Returns:
+        ``(N + 1,)`` bool; None if there are none, or the encoder joins no IDs to content.
+    """
     ids = getattr(encoder, "ids", None)
     if not isinstance(ids, IDItemEncoder) or ids.no_id is None:
-        return table
+        return None
     cold = ~ids.known
     cold[0] = False  # padding
-    if not bool(cold.any()) or (calibration := calibration_of(encoder, table)) is None:
-        return table
-    return torch.where(cold.unsqueeze(-1), calibration(table), table)
+    return cold if bool(cold.any()) else None
 
 
 @torch.no_grad()
-def calibration_of(encoder: nn.Module, table: Tensor) -> ColdCalibration | None:
+def calibration_of(
+    encoder: nn.Module, table: Tensor, strength: float = 1.0
+) -> ColdCalibration | None:
     """The map that :func:`calibrated` applies, and that a new item needs.
 
     Args:
         encoder: As for :func:`calibrated`.
         table: As for :func:`calibrated`.
+        strength: As for :func:`calibrated`.
 
     Returns:
         None where there is nothing to calibrate, or nothing to calibrate by.
@@ -109,7 +147,7 @@ def calibration_of(encoder: nn.Module, table: Tensor) -> ColdCalibration | None:
         return None
     with _without_ids(ids.known):
         hidden: Tensor = encoder.all_items()  # type: ignore[operator]
-    return ColdCalibration.between(hidden[known], table[known])
+    return ColdCalibration.between(hidden[known], table[known]).partial(strength)
 
 
 @contextmanager

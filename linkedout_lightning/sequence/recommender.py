@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linkedout_lightning.data.batches import EvalBatch, TrainBatch
-from linkedout_lightning.encoders.calibration import CALIBRATIONS, calibrated
+from linkedout_lightning.encoders.calibration import CALIBRATIONS, calibrated, cold_items
 from linkedout_lightning.encoders.protocol import ItemEncoder
 from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.evaluation.metrics import RankingMetrics, UserRanks
 from linkedout_lightning.evaluation.ranks import target_ranks
 from linkedout_lightning.sequence.backbones import build_backbone, last_state
+from linkedout_lightning.sequence.cold import ColdChoice, ColdTradeOff
 from linkedout_lightning.sequence.objective import NextItemObjective
 from linkedout_lightning.sequence.optimizers import adamw_with_warmup
 
@@ -66,9 +67,13 @@ class SequentialRecommender(pl.LightningModule):
             down.
         chunk_size: Rows of the softmax in memory at a time; by default what fits a cache.
         cold_calibration: What a ranking does with the vectors of items without an ID of their own:
-            ``"none"``, or ``"moments"``, which brings them to the mean and spread that trained
-            items have (:mod:`linkedout_lightning.encoders.calibration`); for encoders that join an
-            ID to content. Inputs and training are the same with both.
+            ``"none"``; ``"moments"``, which brings them to the mean and spread that trained items
+            have (:mod:`linkedout_lightning.encoders.calibration`); or ``"budget"``, as far on that
+            way as each validation finds affordable (:mod:`linkedout_lightning.sequence.cold`), so
+            that its own figures are those of ``"none"``. For encoders that join an ID to content;
+            inputs and training are the same with all.
+        cold_budget: The largest share of their HR at the smallest cut-off that trained items may
+            lose on the validation to ``cold_calibration="budget"``.
         ks: Cut-offs of the metrics.
         slices: Name to ``(N + 1,)`` bool of target items, for the test metrics. By default the
             data module's ``popularity_slices()``.
@@ -102,6 +107,7 @@ class SequentialRecommender(pl.LightningModule):
         candidates: str = "all",
         chunk_size: int | None = None,
         cold_calibration: str = "none",
+        cold_budget: float = 0.01,
         ks: Sequence[int] = (10, 20),
         slices: Mapping[str, Tensor] | None = None,
     ) -> None:
@@ -143,6 +149,11 @@ class SequentialRecommender(pl.LightningModule):
         )
         self.loss, self.max_len, self.ks = loss, max_len, tuple(ks)
         self.cold_calibration = cold_calibration
+        #: What the last validation found about the strength of ``cold_calibration="budget"``.
+        self.cold_choice: ColdChoice | None = None
+        if cold_calibration == "budget":
+            self.cold_trade_off = ColdTradeOff(k=min(self.ks), budget=cold_budget)
+            self.register_buffer("cold_strength", torch.zeros(()))  # travels with the weights
         self.slices = dict(slices) if slices is not None else None
         self.val_metrics = RankingMetrics(self.ks)
         self.test_metrics = RankingMetrics(self.ks, self.slices, keep_ranks=True)
@@ -156,6 +167,7 @@ class SequentialRecommender(pl.LightningModule):
         }
         self._table: Tensor | None = None
         self._candidates: Tensor | None = None
+        self._mapped: Tensor | None = None
         self._seed: int | None = None
         self.example_input_array = torch.arange(2 * max_len).view(2, max_len) % self.num_items + 1
 
@@ -179,8 +191,14 @@ class SequentialRecommender(pl.LightningModule):
         """``(N + 1, H)``: the vectors that states are multiplied with, cold items calibrated."""
         if self._candidates is not None:
             return self._candidates
-        table = self.item_table()
-        return table if self.cold_calibration == "none" else calibrated(self.item_encoder, table)
+        return calibrated(self.item_encoder, self.item_table(), self.calibration_strength)
+
+    @property
+    def calibration_strength(self) -> float:
+        """How far cold items' vectors are brought to the measure of the others, from 0 to 1."""
+        if self.cold_calibration == "budget":
+            return float(cast(Tensor, self.cold_strength))
+        return float(self.cold_calibration == "moments")
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The same as :meth:`encode_sequences`."""
@@ -231,6 +249,10 @@ class SequentialRecommender(pl.LightningModule):
         """Rank the catalogue for the batch's users."""
         del batch_idx
         self.val_metrics.update(self._ranks(batch), batch.target, batch.users)
+        if self._mapped is not None:
+            states = self.encode_sequences(batch.inputs)
+            cold = cast(Tensor, cold_items(self.item_encoder))
+            self.cold_trade_off.update(states, batch, self.item_table(), self._mapped, cold)
 
     def test_step(self, batch: EvalBatch, batch_idx: int) -> None:
         """Rank the catalogue for the batch's users and keep each rank."""
@@ -252,11 +274,19 @@ class SequentialRecommender(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Encode the catalogue."""
+        if self.cold_calibration == "budget":
+            cast(Tensor, self.cold_strength).zero_()
         self._encode_catalogue()
+        if self.cold_calibration == "budget" and cold_items(self.item_encoder) is not None:
+            self._mapped = calibrated(self.item_encoder, self.item_table())
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics and forget the catalogue's vectors."""
-        self._table = self._candidates = None
+        """Log the metrics, settle the cold items' strength, forget the catalogue's vectors."""
+        if self._mapped is not None:
+            self.cold_choice = self.cold_trade_off.choose()
+            cast(Tensor, self.cold_strength).fill_(self.cold_choice.strength)
+            self.cold_trade_off.reset()
+        self._table = self._candidates = self._mapped = None
         self._log_metrics("val", self.val_metrics)
 
     def on_test_epoch_start(self) -> None:
@@ -290,7 +320,9 @@ class SequentialRecommender(pl.LightningModule):
         Raises:
             ConfigError: The data module has another catalogue, or the loss lacks its counts.
         """
-        self._table = self._candidates = None  # an evaluation that failed may have left them
+        self._table = self._candidates = self._mapped = (
+            None  # an evaluation that failed may have left them
+        )
         data: Any = getattr(self.trainer, "datamodule", None)
         theirs = getattr(data, "num_items", self.num_items)
         if theirs != self.num_items:

@@ -225,8 +225,8 @@ def take_apart(
         named: tuple[int, ...] = ()
         if isinstance(encoder, LinkedOutItemEncoder):
             calibration = None
-            if model.cold_calibration != "none":
-                calibration = calibration_of(encoder, table)
+            if model.calibration_strength:
+                calibration = calibration_of(encoder, table, model.calibration_strength)
             newcomers = newcomer_encoder(encoder, calibration=calibration)
             explained, named = explain(encoder), encoder.layers
             features = features_of(encoder)

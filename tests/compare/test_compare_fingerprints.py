@@ -80,3 +80,8 @@ def test_settings_that_came_later_change_a_fingerprint_only_where_they_are_set(t
     after = cells(cold_calibration="moments")  # which is about items that lack an ID of their own
     changed = [name for name in before if after[name].fingerprint != before[name].fingerprint]
     assert changed == ["linkedout+id"]
+    same = cells(cold_calibration="moments", cold_budget=0.05)  # which then means nothing
+    assert all(same[name].fingerprint == after[name].fingerprint for name in after)
+    budget, other = (cells(cold_calibration="budget", cold_budget=b) for b in (0.01, 0.05))
+    assert budget["linkedout+id"].fingerprint != other["linkedout+id"].fingerprint
+    assert budget["linkedout"].fingerprint == other["linkedout"].fingerprint
