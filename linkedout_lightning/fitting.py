@@ -28,7 +28,9 @@ class FitConfig:
         rank: Size of a whitened token.
         compressor: Layer token compressor: latent, mlp or mean.
         cold_calibration: What a ranking does with items that have no ID in an encoder with +id:
-            none, moments, or budget, which the validation limits to 1 % of loss for others.
+            none, moments, or budget, as far as the validation affords.
+        cold_budget: The largest share of their HR@10 that trained items may lose on the validation
+            to the cold calibration budget.
         loss: full, in_batch or sampled; none given: the preset's, or full.
         lr: Learning rate of AdamW.
         weight_decay: Weight decay of AdamW; none given: the preset's, or 0.01.
@@ -58,6 +60,7 @@ class FitConfig:
     rank: int = 256
     compressor: str = "latent"
     cold_calibration: str = "none"
+    cold_budget: float = 0.01
     loss: str | None = None
     lr: float = 1e-3
     weight_decay: float | None = None
@@ -76,8 +79,8 @@ class FitConfig:
 
 _SHARED = (
     "interactions", "out", "store", "preset", "split", "max_len", "dim", "rank", "compressor",
-    "cold_calibration", "loss", "lr", "weight_decay", "dropout", "batch_size", "epochs", "patience",
-    "monitor",
+    "cold_calibration", "cold_budget", "loss", "lr", "weight_decay", "dropout", "batch_size",
+    "epochs", "patience", "monitor",
 )  # fmt: skip
 
 
@@ -89,17 +92,20 @@ class FitReport:
         checkpoint: The best epoch's checkpoint.
         metrics: Test metrics by name, such as ``"HR@10"``.
         parameters: Trainable parameters.
+        calibration_strength: How far cold items were brought to the measure of the others, 0 to 1.
     """
 
     checkpoint: Path
     metrics: dict[str, float]
     parameters: int
+    calibration_strength: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""
         return {
             "checkpoint": str(self.checkpoint),
             "parameters": self.parameters,
+            "calibration_strength": self.calibration_strength,
             "metrics": self.metrics,
         }
 
@@ -107,7 +113,10 @@ class FitReport:
         """The report for people."""
         shown = [name for name in self.metrics if "/" not in name]
         figures = ", ".join(f"{name} {self.metrics[name]:.4f}" for name in shown)
-        return f"{self.checkpoint}: {self.parameters:,} parameters\n  test: {figures}"
+        lines = [f"{self.checkpoint}: {self.parameters:,} parameters", f"  test: {figures}"]
+        if self.calibration_strength:
+            lines.append(f"  cold items calibrated at strength {self.calibration_strength:g}")
+        return "\n".join(lines)
 
 
 def fit(config: FitConfig, *, progress: bool = True) -> FitReport:
@@ -189,4 +198,5 @@ def _train(config: FitConfig, spec: dict[str, Any], *, progress: bool) -> FitRep
         checkpoint=Path(best.best_model_path),
         metrics={name.removeprefix("test/"): float(value) for name, value in flat.items()},
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        calibration_strength=model.calibration_strength,
     )

@@ -94,8 +94,8 @@ class CompareConfig:
         cold_calibration: What a ranking does with the vectors of items that have no ID in an
             encoder with +id: none; moments, which brings them to the mean and spread of trained
             items' vectors; or budget, which goes as far on that way as the validation allows.
-        cold_budget: The largest share of their HR that trained items may lose on the validation to
-            the cold calibration budget.
+        cold_budget: The largest share of their HR@10 (or at the smallest of `ks`, without 10) that
+            trained items may lose on the validation to the cold calibration budget.
         item_dropout: How often the encoder id-dropout hides an item's ID in training.
         expert_dropout: Dropout inside the layers' experts.
         whitening_power: 1 whitens the features, 0 only centres and rotates them.

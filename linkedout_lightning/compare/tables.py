@@ -227,22 +227,24 @@ def cold_table(results: Mapping[str, Any], backbone: str) -> Table | None:
         return None
     lines, columns = [], [""]
     for label, choice in found:
-        columns += [f"{label}: trained HR@{choice['k']}", f"cold HR@{choice['k']}"]
+        at = f"HR@{choice['k']}"
+        columns.append(f"{label}, at most {100 * choice['budget']:g} % lost: trained {at}")
+        columns.append(f"cold {at}")
     for place, strength in enumerate(found[0][1]["strengths"]):
         line = [TableCell(f"strength {strength:g}")]
         for _, choice in found:
             chosen = strength in choice["chosen"]
             line += [
-                TableCell("–" if part is None else f"{part[place]:.4f}", best=chosen)
+                TableCell(f"{part[place]:.4f}", best=chosen) if part else TableCell("–")
                 for part in (choice["trained"], choice["cold"])
             ]
         lines.append(line)
-    choice = found[0][1]
+    trained, cold = found[0][1]["users"]
     return Table(
         caption=f"{BACKBONE_LABELS.get(backbone, backbone)}: cold items' calibration on the "
-        f"validation ({choice['users'][0]:,} users with a trained target, {choice['users'][1]:,} "
-        f"with a cold one), mean over seeds; the test was read at the strength in bold, the "
-        f"largest that costs trained items at most {100 * choice['budget']:g} %",
+        f"validation ({trained:,} users with a trained target, {cold:,} with a cold one), mean "
+        "over seeds; in bold where the test was read, for each seed the last strength before one "
+        "that costs trained items more than they may lose",
         columns=columns,
         rows=lines,
         kinds=["" for _ in lines],

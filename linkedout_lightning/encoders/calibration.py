@@ -101,8 +101,7 @@ def calibrated(encoder: nn.Module, table: Tensor, strength: float = 1.0) -> Tens
     Returns:
         ``(N + 1, H)``; the same object where there is nothing to do.
     """
-    cold = cold_items(encoder)
-    if not strength or cold is None:
+    if not strength or (cold := cold_items(encoder)) is None:
         return table
     calibration = calibration_of(encoder, table, strength)
     return table if calibration is None else torch.where(cold[:, None], calibration(table), table)

@@ -2,27 +2,30 @@
 
 Scores are linear in an item's vector, so that a cold item's score at strength :math:`t` of its
 calibration (:mod:`linkedout_lightning.encoders.calibration`) is :math:`a + t (b - a)`, where
-:math:`a` and :math:`b` are its scores before and after. One pass over the validation therefore
-counts the hits at every strength, and ranks trained items once.
+:math:`a` and :math:`b` are its scores before and after. So one pass over the validation counts the
+hits at every strength: the rank of a trained target changes by the cold items that pass it, and
+only these are scored again; users with a cold target, whose own score moves, are ranked anew.
 
-``B`` users, ``T`` strengths, ``N`` items, ``C`` cold ones.
+``B`` users, ``T`` strengths, ``N`` items, ``C`` cold ones, ``H`` item dim.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from linkedout_lightning.data.batches import EvalBatch
 from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.evaluation.ranks import target_ranks
 
-_CELLS = 1 << 20  # compared at a time; they stay in the cache
+STEPS = 10
+_CPU_CELLS, _GPU_CELLS = 1 << 20, 1 << 26  # compared at a time; on a CPU they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,16 @@ class ColdChoice:
             >>> choice.strength, choice.trained, choice.cold
             (0.5, [0.25, 0.24, 0.2], [0.05, 0.07, 0.09])
         """
+        hits, users = hits.cpu(), users.cpu()  # not every device has float64
         counts = hits.double()
-        # One that happens to be affordable again beyond one that is not is not trusted.
+        # One that happens to be affordable again beyond one that is not is not trusted, and where
+        # nothing is hit nothing is known of the price.
         affordable = (counts[0] >= (1 - budget) * counts[0, 0]).long().cumprod(0)
+        taken = int(affordable.sum()) - 1 if counts[0, 0] > 0 else 0
         trained, cold = (counts / users.clamp(min=1)[:, None]).tolist()
         trained_users, cold_users = users.tolist()
         return cls(
-            strength=strengths[int(affordable.sum()) - 1],
+            strength=strengths[taken],
             budget=budget,
             k=k,
             strengths=list(strengths),
@@ -89,13 +95,42 @@ class ColdChoice:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Lift:
+    """What the whole calibration does to a catalogue, made once a validation.
+
+    Attributes:
+        cold: ``(N + 1,)`` bool, the items that it moves.
+        place: ``(N + 1,)`` int64, their columns among the cold ones; ``C`` for all others.
+        before: ``(C, H)`` their vectors.
+        step: ``(C, H)`` what it adds to them.
+    """
+
+    cold: Tensor
+    place: Tensor
+    before: Tensor
+    step: Tensor
+
+    @classmethod
+    def between(cls, table: Tensor, mapped: Tensor, cold: Tensor) -> Lift:
+        """From the vectors of a catalogue without and with the calibration.
+
+        Args:
+            table: ``(N + 1, H)``.
+            mapped: ``(N + 1, H)``.
+            cold: ``(N + 1,)`` bool.
+        """
+        place = torch.full_like(cold, int(cold.sum()), dtype=torch.int64)
+        place[cold] = torch.arange(int(cold.sum()), device=cold.device)
+        return cls(cold, place, table[cold], mapped[cold] - table[cold])
+
+
 class ColdTradeOff(Metric):
     """Counts hits among trained and among cold targets at every strength.
 
     Args:
         k: Cut-off of the hit rate.
         budget: Largest share of its hit rate that the trained part may lose.
-        steps: Strengths apart from 0.
         kwargs: Passed on to :class:`torchmetrics.Metric`.
 
     Raises:
@@ -108,9 +143,7 @@ class ColdTradeOff(Metric):
     hits: Tensor
     users: Tensor
 
-    def __init__(
-        self, *, k: int = 10, budget: float = 0.01, steps: int = 10, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, k: int = 10, budget: float = 0.01, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 <= budget <= 1:
             raise ConfigError(
@@ -118,39 +151,65 @@ class ColdTradeOff(Metric):
                 "lose, from 0 to 1"
             )
         self.k, self.budget = k, budget
-        self.strengths = [step / steps for step in range(steps + 1)]
-        counts = torch.zeros(2, steps + 1, dtype=torch.int64)
+        self.strengths = [step / STEPS for step in range(STEPS + 1)]
+        counts = torch.zeros(2, STEPS + 1, dtype=torch.int64)
         self.add_state("hits", counts, dist_reduce_fx="sum")
         self.add_state("users", counts[:, 0].clone(), dist_reduce_fx="sum")
 
     def update(
-        self, states: Tensor, batch: EvalBatch, table: Tensor, mapped: Tensor, cold: Tensor
+        self, ranks: Tensor, states: Tensor, batch: EvalBatch, table: Tensor, lift: Lift
     ) -> None:
         """Count a batch.
 
         Args:
+            ranks: ``(B,)`` of the targets without any calibration.
             states: ``(B, H)`` user states.
             batch: Their targets and histories.
-            table: ``(N + 1, H)`` item vectors before the calibration.
-            mapped: ``(N + 1, H)`` after the whole of it.
-            cold: ``(N + 1,)`` bool, which items it moves.
+            table: ``(N + 1, H)`` item vectors without any calibration.
+            lift: What the whole of it adds.
         """
-        of_cold = cold[batch.target]
-        rows = max(32, _CELLS // len(table))
-        for part, is_cold in ((~of_cold, 0), (of_cold, 1)):
-            chosen = part.nonzero()[:, 0]
-            self.users[is_cold] += len(chosen)
-            count = _cold_hits if is_cold else _trained_hits
-            for begin in range(0, len(chosen), rows):
-                some = chosen[begin : begin + rows]
-                target, history = batch.target[some], batch.history[some]
-                with torch.autocast(states.device.type, enabled=False):
-                    ours = states[some].float()
-                    before = ours @ table.float().T
-                    step = ours @ (mapped[cold].float() - table[cold].float()).T
-                self.hits[is_cold] += count(
-                    before, step, cold, target, history, k=self.k, strengths=self.strengths
-                )
+        cells = _CPU_CELLS if states.device.type == "cpu" else _GPU_CELLS
+        of_cold = lift.cold[batch.target]
+        self.users += torch.stack([(~of_cold).sum(), of_cold.sum()])
+        kind = torch.promote_types(torch.float32, states.dtype)
+        with torch.autocast(states.device.type, enabled=False):
+            for begin, end in _pieces(len(states), cells // (len(lift.before) + 1)):
+                rows = (~of_cold[begin:end]).nonzero()[:, 0] + begin
+                self._count_trained(ranks[rows], states[rows].to(kind), batch, rows, table, lift)
+            chosen = of_cold.nonzero()[:, 0]
+            for begin, end in _pieces(len(chosen), cells // len(table)):
+                rows = chosen[begin:end]
+                self._count_cold(states[rows].to(kind), batch, rows, table, lift)
+
+    def _count_trained(
+        self,
+        ranks: Tensor,
+        states: Tensor,
+        batch: EvalBatch,
+        rows: Tensor,
+        table: Tensor,
+        lift: Lift,
+    ) -> None:
+        wanted = (states * table[batch.target[rows]]).sum(1, keepdim=True)
+        before = states @ lift.before.to(states.dtype).T  # (B, C)
+        before = nn.functional.pad(before, (0, 1))
+        # Items that a user knows are no competitors; the last column takes those that are not cold.
+        before.scatter_(1, lift.place[batch.history[rows]], torch.finfo(before.dtype).min)
+        before, step = before[:, :-1], states @ lift.step.to(states.dtype).T
+        others = ranks - (before >= wanted).sum(1)
+        for place, strength in enumerate(self.strengths):
+            passed = (torch.add(before, step, alpha=strength) >= wanted).sum(1)
+            self.hits[0, place] += (others + passed <= self.k).sum()
+
+    def _count_cold(
+        self, states: Tensor, batch: EvalBatch, rows: Tensor, table: Tensor, lift: Lift
+    ) -> None:
+        scores = states @ table.to(states.dtype).T
+        before, step = scores[:, lift.cold], states @ lift.step.to(states.dtype).T
+        for place, strength in enumerate(self.strengths):
+            scores[:, lift.cold] = torch.add(before, step, alpha=strength)
+            ranks = target_ranks(scores, batch.target[rows], batch.history[rows])
+            self.hits[1, place] += (ranks <= self.k).sum()
 
     def compute(self) -> dict[str, Tensor]:
         """``hits``, ``(2, T)``, and ``users``, ``(2,)``: of trained and of cold targets."""
@@ -164,37 +223,27 @@ class ColdTradeOff(Metric):
         )
 
 
-def _trained_hits(
-    before: Tensor, step: Tensor, cold: Tensor, target: Tensor, history: Tensor, *,
-    k: int, strengths: list[float],
-) -> Tensor:  # fmt: skip
-    """``(T,)`` hits of targets whose own score stays.
-
-    Args:
-        before: ``(B, N + 1)`` scores at strength 0.
-        step: ``(B, C)`` what strength 1 adds to cold items' scores.
-        cold: ``(N + 1,)`` bool.
-        target: ``(B,)``.
-        history: ``(B, Hmax)``, 0-padded.
-        k: Cut-off.
-        strengths: ``T`` values.
-    """
-    wanted = before.gather(1, target[:, None])
-    lowest = torch.finfo(before.dtype).min
-    ranks = target_ranks(before.masked_fill(cold, lowest), target, history)
-    scores = before.scatter(1, history, lowest)[:, cold]  # items that a user knows stay below
-    return torch.stack(
-        [(ranks + (scores + t * step >= wanted).sum(1) <= k).sum() for t in strengths]
+def warn_nothing_to_measure() -> None:
+    """Say that no strength will be found."""
+    warnings.warn(
+        "cold_calibration='budget' finds no item that lacks an ID beside its content, so that no "
+        "price can be measured: rankings and bundles, new items included, are as with 'none'; "
+        "'moments' calibrates new items unmeasured",
+        stacklevel=3,
     )
 
 
-def _cold_hits(
-    before: Tensor, step: Tensor, cold: Tensor, target: Tensor, history: Tensor, *,
-    k: int, strengths: list[float],
-) -> Tensor:  # fmt: skip
-    """The same of targets that move themselves."""
-    found, scores = [], before.clone()
-    for t in strengths:
-        scores[:, cold] = before[:, cold] + t * step
-        found.append((target_ranks(scores, target, history) <= k).sum())
-    return torch.stack(found)
+def of_other_calibration(
+    module: nn.Module, state_dict: dict[str, Any], prefix: str, *rest: Any
+) -> None:
+    """Let weights of one calibration into a model with another: it acts on rankings alone."""
+    del rest
+    if not hasattr(module, "cold_step"):
+        state_dict.pop(f"{prefix}cold_step", None)
+    else:
+        state_dict.setdefault(f"{prefix}cold_step", torch.zeros((), dtype=torch.int64))
+
+
+def _pieces(count: int, length: int) -> Iterator[tuple[int, int]]:
+    length = max(32, length)
+    return ((begin, min(begin + length, count)) for begin in range(0, count, length))

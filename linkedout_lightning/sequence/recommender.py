@@ -20,7 +20,13 @@ from linkedout_lightning.errors import ConfigError
 from linkedout_lightning.evaluation.metrics import RankingMetrics, UserRanks
 from linkedout_lightning.evaluation.ranks import target_ranks
 from linkedout_lightning.sequence.backbones import build_backbone, last_state
-from linkedout_lightning.sequence.cold import ColdChoice, ColdTradeOff
+from linkedout_lightning.sequence.cold import (
+    ColdChoice,
+    ColdTradeOff,
+    Lift,
+    of_other_calibration,
+    warn_nothing_to_measure,
+)
 from linkedout_lightning.sequence.objective import NextItemObjective
 from linkedout_lightning.sequence.optimizers import adamw_with_warmup
 
@@ -69,11 +75,11 @@ class SequentialRecommender(pl.LightningModule):
         cold_calibration: What a ranking does with the vectors of items without an ID of their own:
             ``"none"``; ``"moments"``, which brings them to the mean and spread that trained items
             have (:mod:`linkedout_lightning.encoders.calibration`); or ``"budget"``, as far on that
-            way as each validation finds affordable (:mod:`linkedout_lightning.sequence.cold`), so
-            that its own figures are those of ``"none"``. For encoders that join an ID to content;
-            inputs and training are the same with all.
-        cold_budget: The largest share of their HR at the smallest cut-off that trained items may
-            lose on the validation to ``cold_calibration="budget"``.
+            way as the last validation found affordable, whatever data it had
+            (:mod:`linkedout_lightning.sequence.cold`); its own figures are those of ``"none"``.
+            For encoders that join an ID to content; inputs and training are the same with all.
+        cold_budget: The largest share of their HR@10 (or at the smallest cut-off, without 10) that
+            trained items may lose on the validation to ``cold_calibration="budget"``.
         ks: Cut-offs of the metrics.
         slices: Name to ``(N + 1,)`` bool of target items, for the test metrics. By default the
             data module's ``popularity_slices()``.
@@ -149,14 +155,17 @@ class SequentialRecommender(pl.LightningModule):
         )
         self.loss, self.max_len, self.ks = loss, max_len, tuple(ks)
         self.cold_calibration = cold_calibration
-        #: What the last validation found about the strength of ``cold_calibration="budget"``.
-        self.cold_choice: ColdChoice | None = None
-        if cold_calibration == "budget":
-            self.cold_trade_off = ColdTradeOff(k=min(self.ks), budget=cold_budget)
-            self.register_buffer("cold_strength", torch.zeros(()))  # travels with the weights
         self.slices = dict(slices) if slices is not None else None
         self.val_metrics = RankingMetrics(self.ks)
         self.test_metrics = RankingMetrics(self.ks, self.slices, keep_ranks=True)
+        #: What the last validation found about the strength of ``cold_calibration="budget"``.
+        self.cold_choice: ColdChoice | None = None
+        if cold_calibration == "budget":
+            k = 10 if 10 in self.ks else min(self.ks)
+            self.cold_trade_off = ColdTradeOff(k=k, budget=cold_budget)
+            # Travels with the weights; an integer, which no precision rounds.
+            self.register_buffer("cold_step", torch.zeros((), dtype=torch.int64))
+        self.register_load_state_dict_pre_hook(of_other_calibration)  # type: ignore[no-untyped-call]
         #: Users and their ranks, in the order of users, after a test.
         self.test_ranks: UserRanks | None = None
         self._optimizer_options: dict[str, Any] = {
@@ -167,7 +176,7 @@ class SequentialRecommender(pl.LightningModule):
         }
         self._table: Tensor | None = None
         self._candidates: Tensor | None = None
-        self._mapped: Tensor | None = None
+        self._lift: Lift | None = None
         self._seed: int | None = None
         self.example_input_array = torch.arange(2 * max_len).view(2, max_len) % self.num_items + 1
 
@@ -197,7 +206,7 @@ class SequentialRecommender(pl.LightningModule):
     def calibration_strength(self) -> float:
         """How far cold items' vectors are brought to the measure of the others, from 0 to 1."""
         if self.cold_calibration == "budget":
-            return float(cast(Tensor, self.cold_strength))
+            return self.cold_trade_off.strengths[int(cast(Tensor, self.cold_step))]
         return float(self.cold_calibration == "moments")
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -248,19 +257,20 @@ class SequentialRecommender(pl.LightningModule):
     def validation_step(self, batch: EvalBatch, batch_idx: int) -> None:
         """Rank the catalogue for the batch's users."""
         del batch_idx
-        self.val_metrics.update(self._ranks(batch), batch.target, batch.users)
-        if self._mapped is not None:
-            states = self.encode_sequences(batch.inputs)
-            cold = cast(Tensor, cold_items(self.item_encoder))
-            self.cold_trade_off.update(states, batch, self.item_table(), self._mapped, cold)
+        states = self.encode_sequences(batch.inputs)
+        ranks = self._ranks(states, batch)
+        self.val_metrics.update(ranks, batch.target, batch.users)
+        if self._lift is not None:
+            self.cold_trade_off.update(ranks, states, batch, self.item_table(), self._lift)
 
     def test_step(self, batch: EvalBatch, batch_idx: int) -> None:
         """Rank the catalogue for the batch's users and keep each rank."""
         del batch_idx
-        self.test_metrics.update(self._ranks(batch), batch.target, batch.users)
+        ranks = self._ranks(self.encode_sequences(batch.inputs), batch)
+        self.test_metrics.update(ranks, batch.target, batch.users)
 
-    def _ranks(self, batch: EvalBatch) -> Tensor:
-        states, columns = self.encode_sequences(batch.inputs), self.candidate_table().T
+    def _ranks(self, states: Tensor, batch: EvalBatch) -> Tensor:
+        columns = self.candidate_table().T
         # Scores of a few users at a time stay in the cache between product and comparison, and a
         # large catalogue does not need (B, N + 1) numbers at once.
         budget = _CPU_CELLS if states.device.type == "cpu" else _GPU_CELLS
@@ -274,23 +284,26 @@ class SequentialRecommender(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Encode the catalogue."""
-        if self.cold_calibration == "budget":
-            cast(Tensor, self.cold_strength).zero_()
+        self.val_metrics.reset()  # of a validation that failed half-way
         self._encode_catalogue()
-        if self.cold_calibration == "budget" and cold_items(self.item_encoder) is not None:
-            self._mapped = calibrated(self.item_encoder, self.item_table())
+        if self.cold_calibration == "budget":
+            self.cold_trade_off.reset()
+            self._candidates = table = self.item_table()
+            if (cold := cold_items(self.item_encoder)) is not None:
+                self._lift = Lift.between(table, calibrated(self.item_encoder, table), cold)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics, settle the cold items' strength, forget the catalogue's vectors."""
-        if self._mapped is not None:
+        if self._lift is not None:
             self.cold_choice = self.cold_trade_off.choose()
-            cast(Tensor, self.cold_strength).fill_(self.cold_choice.strength)
-            self.cold_trade_off.reset()
-        self._table = self._candidates = self._mapped = None
+            step = self.cold_trade_off.strengths.index(self.cold_choice.strength)
+            cast(Tensor, self.cold_step).fill_(step)
+        self._table = self._candidates = self._lift = None
         self._log_metrics("val", self.val_metrics)
 
     def on_test_epoch_start(self) -> None:
         """Encode the catalogue."""
+        self.test_metrics.reset()
         self._encode_catalogue()
 
     def on_test_epoch_end(self) -> None:
@@ -347,6 +360,8 @@ class SequentialRecommender(pl.LightningModule):
         """Fix the seed of the run's noise, unless a checkpoint brought it."""
         if self._seed is None:
             self._seed = torch.initial_seed() % 2**31
+        if self.cold_calibration == "budget" and cold_items(self.item_encoder) is None:
+            warn_nothing_to_measure()
 
     def on_train_epoch_start(self) -> None:
         """Seed the epoch's dropout and negatives, so that a resumed run draws the same ones."""

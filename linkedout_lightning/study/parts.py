@@ -18,6 +18,7 @@ from linkedout_lightning.compare.tables import (
     TableCell,
     accuracy_table,
     backbones,
+    cold_table,
     costs_table,
     gates_table,
     main_metric,
@@ -98,6 +99,7 @@ def comparison_part(document: Document, place: str, heading: str) -> Part:
         more = (
             tests_table(document, backbone),
             slices_table(document, backbone),
+            cold_table(document, backbone),
             gates_table(document, backbone),
             costs_table(document, backbone),
         )

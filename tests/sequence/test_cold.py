@@ -89,7 +89,7 @@ def test_a_dearer_strength_ends_the_search_though_a_larger_one_is_cheap_again():
         ([100, 95, 89, 99, 90], 0.25),
         ([100, 95, 91, 99, 90], 1.0),
         ([100, 89, 91, 99, 90], 0.0),
-        ([0, 0, 0, 0, 0], 1.0),  # who has nothing loses nothing
+        ([0, 0, 0, 0, 0], 0.0),  # nothing is known of the price
     ):
         both = torch.tensor([hits, [1, 2, 3, 4, 5]])
         assert ColdChoice.of(both, users, strengths, k=10, budget=0.1).strength == expected
@@ -123,7 +123,49 @@ def test_the_strength_travels_with_the_weights():
     other.load_state_dict(model.state_dict())
     assert other.calibration_strength == model.calibration_strength > 0
     assert other.candidate_table().equal(model.candidate_table())
-    assert "cold_strength" not in recommender(cold_calibration="moments").state_dict()
+
+
+@pytest.mark.parametrize("now", ["none", "moments", "budget"])
+@pytest.mark.parametrize("then", ["none", "moments", "budget"])
+def test_weights_of_one_calibration_serve_another(then, now):
+    other, model = recommender(seed=1, cold_calibration=then), recommender(cold_calibration=now)
+    if then == "budget":
+        other.cold_step.fill_(7)
+    model.load_state_dict(other.state_dict())
+    strength = {"none": 0.0, "moments": 1.0, "budget": 0.7 if then == "budget" else 0.0}[now]
+    assert model.calibration_strength == strength
+    assert model.item_encoder.ids.weight.equal(other.item_encoder.ids.weight)
+    assert ("cold_step" in model.state_dict()) == (now == "budget")
+
+
+def test_a_validation_that_fails_half_way_leaves_strength_and_counts_alone(monkeypatch):
+    model, batch = recommender(), users()
+    model.cold_trade_off.budget = 0.2
+    measured(model, batch)
+    found = model.cold_choice
+    assert 0 < found.strength == model.calibration_strength
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "on_validation_batch_end", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            measured(model, batch)
+    assert model.calibration_strength == found.strength
+    measured(model, batch)
+    assert model.cold_choice == found
+
+
+def test_no_precision_rounds_the_strength():
+    model = recommender()
+    model.cold_step.fill_(3)
+    assert model.to(torch.bfloat16).calibration_strength == 0.3
+
+
+def test_a_fit_with_nothing_to_measure_says_so():
+    encoder = LinkedOutItemEncoder.from_features(
+        torch.randn(N, 2, 1, 16), dim=DIM, rank=8, id_fusion="add"
+    )
+    model = SequentialRecommender(encoder, max_len=5, cold_calibration="budget")
+    with pytest.warns(UserWarning, match="finds no item that lacks an ID"):
+        model.on_fit_start()
 
 
 def test_without_a_cold_target_the_price_alone_decides():
