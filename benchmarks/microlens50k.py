@@ -168,7 +168,10 @@ class Study:
 
     def full_loss(self) -> None:
         """The same rows, their softmax over the whole catalogue; some three times as dear."""
-        self._tuned_tables("full_loss", seeds=self.given.seeds[:1], changes={"loss": "full"})
+        changes: dict[str, Any] = {"loss": "full"}
+        if self.given.rows:
+            changes["encoders"] = self.given.rows
+        self._tuned_tables("full_loss", seeds=self.given.seeds[:1], changes=changes)
 
     def controls(self) -> None:
         """Every control, with the settings of the row that it stands for."""
@@ -330,6 +333,9 @@ def main() -> None:
         nargs="+",
         default=[*ALONE, "dff", *BESIDE_ID],
         help="rows of the stage controls",
+    )
+    parser.add_argument(
+        "--rows", nargs="+", help="of the stage full_loss; none given: all that were tuned"
     )
     parser.add_argument(
         "--axes", nargs="+", default=[], help="of the stage ablate; none given: most"
