@@ -169,8 +169,8 @@ class Study:
     def full_loss(self) -> None:
         """The same rows, their softmax over the whole catalogue; some three times as dear."""
         changes: dict[str, Any] = {"loss": "full"}
-        if self.given.rows:
-            changes["encoders"] = self.given.rows
+        if rows := self.given.rows:
+            changes |= {"encoders": rows, "baseline": rows[0]}
         self._tuned_tables("full_loss", seeds=self.given.seeds[:1], changes=changes)
 
     def controls(self) -> None:
@@ -335,7 +335,9 @@ def main() -> None:
         help="rows of the stage controls",
     )
     parser.add_argument(
-        "--rows", nargs="+", help="of the stage full_loss; none given: all that were tuned"
+        "--rows",
+        nargs="+",
+        help="of the stage full_loss, the baseline first; none given: all that were tuned",
     )
     parser.add_argument(
         "--axes", nargs="+", default=[], help="of the stage ablate; none given: most"
