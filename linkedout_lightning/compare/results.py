@@ -31,8 +31,7 @@ from linkedout_lightning.evaluation.significance import (
 _OF_CELL = (
     "encoder", "backbone", "engine", "seed", "metrics", "slices", "parameters",
     "parameters_by_part", "seconds", "seconds_by_part", "peak_mb", "peak_device_mb", "best_epoch",
-    "best_val", "curve", "gates", "cold_choice",
-    "alignment",
+    "best_val", "curve", "gates", "cold_choice", "alignment",
 )  # fmt: skip
 
 

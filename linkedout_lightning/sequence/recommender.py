@@ -333,9 +333,8 @@ class SequentialRecommender(pl.LightningModule):
         Raises:
             ConfigError: The data module has another catalogue, or the loss lacks its counts.
         """
-        self._table = self._candidates = self._mapped = (
-            None  # an evaluation that failed may have left them
-        )
+        # An evaluation that failed may have left them.
+        self._table = self._candidates = self._lift = None
         data: Any = getattr(self.trainer, "datamodule", None)
         theirs = getattr(data, "num_items", self.num_items)
         if theirs != self.num_items:

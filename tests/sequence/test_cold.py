@@ -39,13 +39,14 @@ def users(count: int = 300, *, highest: int = N) -> EvalBatch:
     return EvalBatch(torch.arange(count), inputs, target, inputs)
 
 
-def measured(model: SequentialRecommender, *batches: EvalBatch) -> None:
-    """One validation by a real trainer."""
+def measured(model: SequentialRecommender, *batches: EvalBatch) -> dict[str, float]:
+    """Figures of one validation by a real trainer."""
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False,
     )  # fmt: skip
-    trainer.validate(model, DataLoader(batches, batch_size=None), verbose=False)
+    [figures] = trainer.validate(model, DataLoader(batches, batch_size=None), verbose=False)
+    return dict(figures)
 
 
 @torch.no_grad()
@@ -100,18 +101,9 @@ def test_the_validation_itself_does_not_see_the_strength_and_does_not_depend_on_
     model.backbone.load_state_dict(plain.backbone.state_dict())
     for repeat in range(2):
         model.cold_trade_off.budget = (1.0, 0.0)[repeat]
-        figures = [_validated(each, batch) for each in (plain, model)]
+        figures = [measured(each, batch) for each in (plain, model)]
         assert figures[0] == figures[1]
         assert model.calibration_strength == (1.0, 0.0)[repeat]
-
-
-def _validated(model: SequentialRecommender, batch: EvalBatch) -> dict[str, float]:
-    trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False,
-    )  # fmt: skip
-    [figures] = trainer.validate(model, DataLoader([batch], batch_size=None), verbose=False)
-    return dict(figures)
 
 
 def test_the_strength_travels_with_the_weights():
@@ -149,6 +141,9 @@ def test_a_validation_that_fails_half_way_leaves_strength_and_counts_alone(monke
         with pytest.raises(ZeroDivisionError):
             measured(model, batch)
     assert model.calibration_strength == found.strength
+    assert model._lift is not None
+    model.setup("test")
+    assert model._lift is model._candidates is model._table is None
     measured(model, batch)
     assert model.cold_choice == found
 
