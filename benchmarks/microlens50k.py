@@ -48,6 +48,7 @@ BACKBONES = ("sasrec", "gru4rec", "nextitnet")
 HEADINGS = {
     "headline": "Headline: what the validation chose, several seeds",
     "full_loss": "The same settings, not tuned anew, with the softmax over the full catalogue",
+    "full_loss-bf16": "The same in mixed precision (bf16), several seeds",
     "controls": "Controls",
     "ablate": "Ablation of the tuned ID + LinkedOut",
     "cold-none": "A tenth of the items never seen in training",
@@ -168,10 +169,13 @@ class Study:
 
     def full_loss(self) -> None:
         """The same rows and settings, but the softmax over the whole catalogue."""
+        name = "full_loss"
         changes: dict[str, Any] = {"loss": "full"}
+        if self.given.bfloat16:
+            name, changes["precision"] = "full_loss-bf16", "bf16-mixed"
         if rows := self.given.rows:
             changes |= {"encoders": rows, "baseline": rows[0]}
-        self._tuned_tables("full_loss", seeds=self.given.seeds, changes=changes)
+        self._tuned_tables(name, seeds=self.given.seeds, changes=changes)
 
     def controls(self) -> None:
         """Every control, with the settings of the row that it stands for."""
@@ -338,6 +342,11 @@ def main() -> None:
         "--rows",
         nargs="+",
         help="of the stage full_loss, the baseline first; none given: all that were tuned",
+    )
+    parser.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="the stage full_loss in mixed precision, a third to a half of the time here",
     )
     parser.add_argument(
         "--axes", nargs="+", default=[], help="of the stage ablate; none given: most"
