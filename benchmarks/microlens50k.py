@@ -274,7 +274,7 @@ class Study:
             tuned = self._tuned(backbone) | changes
             encoders = tuple(dict.fromkeys((*FLOORS, *tuned.pop("encoders"), *more)))
             rows = {
-                encoder: tuned["overrides"][f"{_stands_for(encoder)}/{backbone}"] | of_rows
+                encoder: tuned["overrides"][f"{stands_for(encoder)}/{backbone}"] | of_rows
                 for encoder in encoders
                 if encoder not in FLOORS
             }
@@ -315,7 +315,7 @@ class Study:
             shutil.copy(folder / file, self.out / name / file)
 
 
-def _stands_for(encoder: str) -> str:
+def stands_for(encoder: str) -> str:
     """The tuned row whose settings an encoder has."""
     if encoder in ("id", "id-dropout", *ROWS):
         return encoder

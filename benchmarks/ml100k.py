@@ -6,6 +6,10 @@ in this data set. The rows are this package's own models: leave-one-out, where e
 item is asked for, and the temporal split, where nothing learns from what came after an instant.
 
     python benchmarks/ml100k.py --out benchmarks/results/ml100k
+    python benchmarks/ml100k.py --splits leave_one_out --trials 5 --seeds 0 1 2 3 4
+
+The first has one recipe for all rows. The second tunes each row with as many trials on the
+validation, and a control has the settings of the row that it stands for.
 """
 
 from __future__ import annotations
@@ -15,19 +19,23 @@ import importlib.util
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
-from microlens50k import WEIGHTS, weights_folder
+import yaml
+from microlens50k import ROWS, WEIGHTS, stands_for, weights_folder
 from recbole_ml100k import LAYERS, PROMPT, write_items
 
 from linkedout_lightning.compare import CompareConfig, compare
+from linkedout_lightning.compare.tuning import TuneConfig, tune
 from linkedout_lightning.tap.extract import ExtractConfig, extract
 
-ENCODERS = ("popularity", "cooccurrence", "id", "linkedout", "linkedout+id", "random+id")
+FLOORS = ("popularity", "cooccurrence")
+ENCODERS = (*FLOORS, "id", "linkedout", "linkedout+id", "random+id")
 SPLITS = ("leave_one_out", "temporal")
 # The same for every row: where `recbole_native.py` found this package's SASRec with an ID strong
 # (HR@10 .195). With a dropout of 0.1, 50 inputs and batches of 128 the ID has a quarter less and
 # the co-occurrence two fifths, and a gain over either is cheap.
-BUDGET = {
+BUDGET: dict[str, Any] = {
     "dim": 64,
     "lr": 1e-3,
     "dropout": 0.4,
@@ -68,6 +76,45 @@ def features(work: Path, weights: Path | None) -> Path:
     return work / "features"
 
 
+def tuned(
+    data: dict[str, Any], arguments: argparse.Namespace, folder: Path, kept: Path
+) -> dict[str, Any]:
+    """What the validation chooses for each row, as options of a comparison."""
+    recipe = {k: v for k, v in BUDGET.items() if k not in ("epochs", "patience", "max_len")}
+    shares = {k: v for k, v in data.items() if k not in ("interactions", "store", "split")}
+    tune(
+        TuneConfig(
+            interactions=data["interactions"],
+            store=data["store"],
+            split=data["split"],
+            encoders=ROWS,
+            backbones=tuple(arguments.backbones),
+            trials=arguments.trials,
+            values={"batch_size": [BUDGET["batch_size"]]},
+            settings=recipe | shares,
+            max_len=BUDGET["max_len"],
+            epochs=arguments.epochs,
+            patience=BUDGET["patience"],
+            jobs=arguments.jobs,
+            threads=arguments.threads,
+            out=str(folder),
+            title=f"ml-100k, {data['split'].replace('_', ' ')}: tuned on the validation",
+        )
+    )
+    kept.mkdir(parents=True, exist_ok=True)
+    for name in ("tune.json", "tune.md", "tuned.yaml"):
+        shutil.copy(folder / name, kept / name)
+    options: dict[str, Any] = yaml.safe_load((folder / "tuned.yaml").read_text())
+    encoders = tuple(dict.fromkeys((*FLOORS, *options["encoders"], *arguments.encoders)))
+    overrides = {
+        f"{encoder}/{backbone}": options["overrides"][f"{stands_for(encoder)}/{backbone}"]
+        for encoder in encoders
+        for backbone in arguments.backbones
+        if encoder not in FLOORS
+    }
+    return options | {"encoders": encoders, "overrides": overrides, "reuse": (str(folder),)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, help=f"folder with {WEIGHTS}")
@@ -79,30 +126,38 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", default=["sasrec"])
     parser.add_argument("--encoders", nargs="+", default=list(ENCODERS))
     parser.add_argument("--epochs", type=int, default=BUDGET["epochs"])
+    parser.add_argument("--trials", type=int, default=0, help="of each row; 0: one recipe for all")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=0)
     arguments = parser.parse_args()
 
     store = arguments.store or features(arguments.work, arguments.weights)
     for split in arguments.splits:
-        folder = arguments.work / split
+        name = f"tuned-{split}" if arguments.trials else split
+        folder, kept = arguments.work / name, arguments.out / name
+        data = {"interactions": str(interactions()), "store": str(store), "split": split, **SHARES}
+        recipe = {
+            "encoders": tuple(arguments.encoders),
+            "backbones": tuple(arguments.backbones),
+            **BUDGET,
+            "epochs": arguments.epochs,
+        }
+        if arguments.trials:
+            recipe |= tuned(data, arguments, folder / "tune", kept)
         compare(
             CompareConfig(
-                interactions=str(interactions()),
-                store=str(store),
-                split=split,
-                encoders=tuple(arguments.encoders),
-                backbones=tuple(arguments.backbones),
+                **(data | recipe),
                 seeds=tuple(arguments.seeds),
                 jobs=arguments.jobs,
+                threads=arguments.threads,
                 out=str(folder),
                 title=f"ml-100k, {split.replace('_', ' ')}: ID against titles, years and genres "
                 "through SmolLM2-135M",
-                **(BUDGET | SHARES | {"epochs": arguments.epochs}),
             )
         )
-        (arguments.out / split).mkdir(parents=True, exist_ok=True)
-        for name in ("results.json", "report.md", "report.html"):
-            shutil.copy(folder / name, arguments.out / split / name)
+        kept.mkdir(parents=True, exist_ok=True)
+        for file in ("results.json", "report.md", "report.html"):
+            shutil.copy(folder / file, kept / file)
 
 
 if __name__ == "__main__":
