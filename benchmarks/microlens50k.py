@@ -15,6 +15,9 @@ softmax over the whole catalogue in place of the batch's items, ``controls`` eve
 settings of the row that it stands for, ``cold`` the split of items that training never saw,
 ``ablate`` changes the tuned recipe one thing at a time, and ``study`` puts what is there on one
 page, as ``linkedout render benchmarks/results/microlens50k`` does from the files alone.
+
+``--full`` has ``tune`` and the stages that read its choice train with the softmax over the whole
+catalogue, in mixed precision for its cost; their results stand beside the others, with ``-full``.
 """
 
 from __future__ import annotations
@@ -63,6 +66,18 @@ UNTUNED = (
     *FLOORS, "id", "linkedout", "linkedout+id", "last", "last+id", "random", "random+id",
     "shuffled", "id-dropout",
 )  # fmt: skip
+HEADINGS_FULL = {
+    f"{stage}-full": f"{HEADINGS[stage]}; softmax over the full catalogue"
+    for stage in (
+        "headline",
+        "controls",
+        "ablate",
+        "cold-none",
+        "cold-moments",
+        "cold-budget",
+        "tune",
+    )
+}
 # The same for every row. Nine epochs keep the whole table within two hours of two cores; the
 # validation still rises slowly by then. With 0.002 SASRec-ID learns more slowly than with 0.001.
 BUDGET = {"dim": 128, "lr": 1e-3, "epochs": 9, "patience": 2}
@@ -75,6 +90,10 @@ VALUES: dict[str, list[Any]] = {
     "lr": [3e-4, 5e-4, 1e-3, 2e-3],
     "batch_size": [128, 256, 512],
 }
+# Where every step encodes the whole catalogue, batches of 128 cost twice as much an epoch as 256.
+FULL: dict[str, Any] = {"loss": "full", "precision": "bf16-mixed"}
+FIRST_FULL = FIRST | {"batch_size": 256}
+VALUES_FULL = VALUES | {"loss": ["full"], "batch_size": [256, 512]}
 ROWS = ("id", "linkedout", "linkedout+id")
 # A control has the settings of the row whose gain it explains.
 ALONE = (
@@ -110,6 +129,7 @@ class Study:
             "threads": arguments.threads,
         }
         self.features = str(self.work / "features")
+        self.suffix = "-full" if arguments.full else ""
 
     def extract(self) -> None:
         """Titles through the language model, into a store."""
@@ -146,26 +166,28 @@ class Study:
     def tune(self) -> None:
         """The same number of trials for every row of a backbone; the validation chooses."""
         for backbone in self.given.backbones:
-            folder = self.work / "tune" / backbone
+            folder = self.work / f"tune{self.suffix}" / backbone
             tune(
                 TuneConfig(
                     store=self.features,
                     encoders=ROWS,
                     backbones=(backbone,),
                     trials=self.given.trials,
-                    values=VALUES,
-                    settings=FIRST,
+                    values=VALUES_FULL if self.given.full else VALUES,
+                    settings=FIRST_FULL | FULL if self.given.full else FIRST,
                     out=str(folder),
                     title=f"MicroLens-50K, {backbone}: tuned on the validation",
                     **TUNED,
                     **self.common,
                 )
             )
-            self._keep(folder, f"tune/{backbone}", ("tune.json", "tune.md", "tuned.yaml"))
+            self._keep(
+                folder, f"tune{self.suffix}/{backbone}", ("tune.json", "tune.md", "tuned.yaml")
+            )
 
     def headline(self) -> None:
         """What was chosen, with several seeds."""
-        self._tuned_tables("headline", seeds=self.given.seeds)
+        self._tuned_tables(f"headline{self.suffix}", seeds=self.given.seeds)
 
     def full_loss(self) -> None:
         """The same rows and settings, but the softmax over the whole catalogue."""
@@ -181,13 +203,15 @@ class Study:
         """Every control, with the settings of the row that it stands for."""
         if any(encoder.startswith("minilm") for encoder in self.given.controls):
             self._sentences()
-        self._tuned_tables("controls", self.given.controls, seeds=self.given.seeds[:2])
+        self._tuned_tables(
+            f"controls{self.suffix}", self.given.controls, seeds=self.given.seeds[:2]
+        )
 
     def cold(self) -> None:
         """A tenth of the items is taken out of training and ranked in the full catalogue."""
         for calibration in ("none", "moments", "budget"):
             self._tuned_tables(
-                f"cold-{calibration}",
+                f"cold-{calibration}{self.suffix}",
                 seeds=self.given.seeds[:2],
                 changes={"split": "cold_items"},
                 of_rows={"cold_calibration": calibration, "candidates": "trained"},
@@ -198,7 +222,8 @@ class Study:
         for backbone in self.given.backbones:
             own = self._tuned(backbone)["overrides"][f"linkedout+id/{backbone}"]
             settings = {k: v for k, v in (FIRST | own).items() if k not in ("dim", "lr")}
-            folder = self.work / "tuned-ablate" / backbone
+            settings |= FULL if self.given.full else {"loss": "in_batch"}
+            folder = self.work / f"tuned-ablate{self.suffix}" / backbone
             ablate(
                 AblateConfig(
                     store=self.features,
@@ -208,7 +233,7 @@ class Study:
                     axes=tuple(self.given.axes),
                     dim=own.get("dim", BUDGET["dim"]),
                     lr=own.get("lr", FIRST["lr"]),
-                    settings=settings | {"loss": "in_batch"},
+                    settings=settings,
                     out=str(folder),
                     reuse=self._finished(),
                     title=f"MicroLens-50K, {backbone}: what the tuned ID + LinkedOut is made of",
@@ -217,7 +242,7 @@ class Study:
                 )
             )
             files = ("ablation.json", "ablation.md", "ablation.html")
-            self._keep(folder, f"ablate/{backbone}", files)
+            self._keep(folder, f"ablate{self.suffix}/{backbone}", files)
 
     def study(self) -> None:
         """What is there, on one page."""
@@ -241,7 +266,7 @@ class Study:
             ],
             "parts": {
                 place: heading if place == stage else f"{heading} ({place.split('/')[-1]})"
-                for stage, heading in HEADINGS.items()
+                for stage, heading in (HEADINGS | HEADINGS_FULL).items()
                 for place in self._results(stage)
             },
         }
@@ -255,7 +280,7 @@ class Study:
         return [place for place in places if any((self.out / place / n).is_file() for n in names)]
 
     def _tuned(self, backbone: str) -> dict[str, Any]:
-        file = self.out / "tune" / backbone / "tuned.yaml"
+        file = self.out / f"tune{self.suffix}" / backbone / "tuned.yaml"
         if not file.is_file():
             sys.exit(f"no {file}: run the stage `tune` first")
         tuned: dict[str, Any] = yaml.safe_load(file.read_text())
@@ -344,6 +369,11 @@ def main() -> None:
         help="of the stage full_loss, the baseline first; none given: all that were tuned",
     )
     parser.add_argument(
+        "--full",
+        action="store_true",
+        help="tune and what follows from it with the full softmax in bf16; no untuned, full_loss",
+    )
+    parser.add_argument(
         "--bfloat16",
         action="store_true",
         help="the stage full_loss in mixed precision, a third to a half of the time here",
@@ -360,7 +390,8 @@ def main() -> None:
     study = Study(arguments)
     study.extract()
     for stage in arguments.stages:
-        getattr(study, stage)()
+        if not (arguments.full and stage in ("untuned", "full_loss")):
+            getattr(study, stage)()
 
 
 if __name__ == "__main__":
