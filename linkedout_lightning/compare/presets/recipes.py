@@ -42,8 +42,8 @@ _ROWS = (
 _BACKBONES = ("sasrec", "gru4rec", "nextitnet")
 
 # What the validation chose with SASRec among five trials a row, on MicroLens-50K's titles through a
-# small language model (benchmarks/results/microlens50k/tune/sasrec): as near as can be had here to
-# the videos.
+# small language model and with the softmax over the batch's items
+# (benchmarks/results/microlens50k/tune/sasrec): as near as can be had here to the videos.
 _ID = {"lr": 5e-4, "batch_size": 128, "dropout": 0.1, "weight_decay": 0.1}
 _ID_DROPOUT = {
     "lr": 5e-4, "batch_size": 256, "dropout": 0.1, "weight_decay": 0.0, "item_dropout": 0.2,
@@ -84,6 +84,9 @@ RECIPES = {
             "rank": 256,
             "lr": 5e-4,
             "batch_size": 256,
+            # Stronger than the batch's items for every row that was tried
+            # (benchmarks/results/microlens50k/full_loss-bf16), and cheap on a GPU.
+            "loss": "full",
             "epochs": 50,
             "patience": 5,
             "monitor": "HR@10",
