@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TextIO
 
 from linkedout_lightning.compare.plan import Cell
@@ -48,12 +48,23 @@ class Lines:
         total: Cells in all.
         done: Cells that were finished before.
         stream: Where to write.
+        command: What the lines begin with.
+        told: A result in a few words.
     """
 
-    def __init__(self, total: int, done: int, *, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        total: int,
+        done: int,
+        *,
+        stream: TextIO | None = None,
+        command: str = "compare",
+        told: Callable[[Mapping[str, Any]], str] | None = None,
+    ) -> None:
         self.total, self.done, self.stream = total, done, stream or sys.stderr
+        self.command, self.told = command, told or outcome
         if done:
-            self._say(f"compare: {done} of {total} cells are done already")
+            self._say(f"{command}: {done} of {total} cells are done already")
 
     def started(self, cell: Cell, slot: int) -> None:
         """Nothing; the end is what counts in a log."""
@@ -65,7 +76,7 @@ class Lines:
         """A line with the cell's figures, or with its error."""
         del slot
         self.done += 1
-        self._say(f"compare: [{self.done}/{self.total}] {cell.label}: {outcome(result)}")
+        self._say(f"{self.command}: [{self.done}/{self.total}] {cell.label}: {self.told(result)}")
 
     def close(self) -> None:
         """Nothing."""
@@ -82,12 +93,21 @@ class Bars:
         done: Cells that were finished before.
         jobs: Slots.
         stream: A terminal.
+        told: A result in a few words.
     """
 
-    def __init__(self, total: int, done: int, jobs: int, *, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        total: int,
+        done: int,
+        jobs: int,
+        *,
+        stream: TextIO | None = None,
+        told: Callable[[Mapping[str, Any]], str] | None = None,
+    ) -> None:
         from tqdm import tqdm
 
-        stream = stream or sys.stderr
+        stream, self._told = stream or sys.stderr, told or outcome
         self._overall = tqdm(
             total=total, initial=done, desc="cells", unit="cell", file=stream, dynamic_ncols=True
         )
@@ -127,7 +147,7 @@ class Bars:
         bar = self._slots[slot]
         bar.reset(total=1.0)
         bar.set_description_str("")
-        self._overall.write(f"{cell.label}: {outcome(result)}", file=self._overall.fp)
+        self._overall.write(f"{cell.label}: {self._told(result)}", file=self._overall.fp)
         self._overall.update()
 
     def close(self) -> None:
@@ -143,16 +163,41 @@ def outcome(result: Mapping[str, Any]) -> str:
         >>> outcome({"metrics": {"HR@10": 0.12345, "NDCG@10": 0.05}, "seconds": 12.3})
         'HR@10 0.1235, NDCG@10 0.0500 (12 s)'
     """
+    return _in_words(result, "metrics")
+
+
+def validated(result: Mapping[str, Any]) -> str:
+    """The same with the validation's figures, where nobody may see the test's.
+
+    Example:
+        >>> validated({"best_val": {"HR@10": 0.2}, "metrics": {"HR@10": 0.1}, "seconds": 12.3})
+        'validation HR@10 0.2000 (12 s)'
+    """
+    return _in_words(result, "best_val", before="validation ")
+
+
+def _in_words(result: Mapping[str, Any], of: str, *, before: str = "") -> str:
     if result.get("error"):
         return f"FAILED, {result['error']}"
-    figures = [f"{n} {v:.4f}" for n, v in result["metrics"].items() if not n.startswith("MRR")]
-    return f"{', '.join(figures[:2])} ({result['seconds']:.0f} s)"
+    figures = [f"{n} {v:.4f}" for n, v in result[of].items() if not n.startswith("MRR")]
+    return f"{before}{', '.join(figures[:2])} ({result['seconds']:.0f} s)"
 
 
-def choose_display(progress: bool, *, total: int, done: int, jobs: int) -> Display:
-    """Bars on a terminal, lines elsewhere, nothing where progress is not wanted."""
+def choose_display(
+    progress: bool, *, total: int, done: int, jobs: int, tuning: bool = False
+) -> Display:
+    """Bars on a terminal, lines elsewhere, nothing where progress is not wanted.
+
+    Args:
+        progress: Whether anything is shown.
+        total: Cells in all.
+        done: Cells that were finished before.
+        jobs: Slots.
+        tuning: Something is to be chosen: the validation's figures are shown, and not the test's.
+    """
+    told = validated if tuning else outcome
     if not progress:
         return Silent()
     if sys.stderr.isatty():
-        return Bars(total, done, jobs)
-    return Lines(total, done)
+        return Bars(total, done, jobs, told=told)
+    return Lines(total, done, command="tune" if tuning else "compare", told=told)

@@ -93,13 +93,16 @@ def compare(
     return Comparison(results, out=out)
 
 
-def run_waiting(cells: Sequence[Cell], config: CompareConfig, *, progress: bool) -> dict[Path, str]:
+def run_waiting(
+    cells: Sequence[Cell], config: CompareConfig, *, progress: bool, tuning: bool = False
+) -> dict[Path, str]:
     """Run the cells that are not done.
 
     Args:
         cells: All cells of a plan.
         config: How many at a time, with what threads and devices.
         progress: Show progress on standard error.
+        tuning: The cells are trials: their test figures are not shown.
 
     Returns:
         Folder of each cell that failed, and why.
@@ -112,7 +115,9 @@ def run_waiting(cells: Sequence[Cell], config: CompareConfig, *, progress: bool)
     if waiting and config.engine == "native":
         _check_data(waiting[0], told=progress)
     jobs = min(config.jobs, max(len(waiting), 1))
-    display = choose_display(progress, total=len(cells), done=len(cells) - len(waiting), jobs=jobs)
+    display = choose_display(
+        progress, total=len(cells), done=len(cells) - len(waiting), jobs=jobs, tuning=tuning
+    )
     try:
         return run_cells(
             waiting,

@@ -5,11 +5,21 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from linkedout_lightning.compare.display import Bars, Lines, Silent, choose_display
+from linkedout_lightning.compare.display import (
+    Bars,
+    Lines,
+    Silent,
+    choose_display,
+    validated,
+)
 from linkedout_lightning.compare.plan import Cell
 
 CELL = Cell(encoder="id", backbone="sasrec", seed=3, settings={}, inputs={}, folder=Path("x"))
-DONE = {"metrics": {"HR@10": 0.125, "NDCG@10": 0.0625}, "seconds": 3.2}
+DONE = {
+    "metrics": {"HR@10": 0.125, "NDCG@10": 0.0625},
+    "best_val": {"HR@10": 0.25, "NDCG@10": 0.1875},
+    "seconds": 3.2,
+}
 PROGRESS = {
     "epochs_done": 4, "share_of_epoch": 0.5, "epochs": 10, "train_loss": 5.5, "last": 0.05,
     "best": 0.06, "best_epoch": 3, "monitor": "NDCG@10",
@@ -45,6 +55,23 @@ def test_terminal_gets_epoch_loss_and_validation():
     )
     assert "id · sasrec · seed 3: HR@10 0.1250, NDCG@10 0.0625 (3 s)\n" in shown
     assert "2/3" in shown
+
+
+def test_a_tuning_shows_the_validation_and_never_the_test(capsys):
+    stream = io.StringIO()
+    bars = Bars(3, 1, 2, stream=stream, told=validated)
+    bars.finished(CELL, 1, DONE)
+    bars.close()
+    display = choose_display(True, total=2, done=0, jobs=1, tuning=True)
+    display.finished(CELL, 0, DONE)
+    display.finished(CELL, 0, {"error": "DataError: no"})
+    in_a_log = capsys.readouterr().err
+    assert in_a_log.splitlines() == [
+        "tune: [1/2] id · sasrec · seed 3: validation HR@10 0.2500, NDCG@10 0.1875 (3 s)",
+        "tune: [2/2] id · sasrec · seed 3: FAILED, DataError: no",
+    ]
+    assert "validation HR@10 0.2500, NDCG@10 0.1875 (3 s)\n" in stream.getvalue()
+    assert "0.1250" not in in_a_log + stream.getvalue()
 
 
 def test_quiet_means_quiet(capsys):

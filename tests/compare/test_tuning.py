@@ -122,10 +122,13 @@ def test_the_validation_chooses_and_the_test_is_not_told(config) -> None:
     )
 
 
-def test_what_was_chosen_can_be_compared(config, inputs, tmp_path) -> None:
+def test_what_was_chosen_can_be_compared(config, inputs, tmp_path, capsys) -> None:
     tuning = config(trials=2, encoders=("id", "linkedout+id"), jobs=2)
-    document = tune(tuning, progress=False)
+    document = tune(tuning)
     assert document.exit_code == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tune: [")]
+    assert len(told) == 4
+    assert all(": validation HR@10 " in line for line in told)
     again = tune(tuning, progress=False)
     assert again["trials"] == document["trials"]
     tuned = yaml.safe_load((tmp_path / "out" / "tuned.yaml").read_text())

@@ -49,7 +49,7 @@ def tune(config: TuneConfig, *, progress: bool = True) -> Tuning:
     with only_one_in(out):
         cells = [trial.cell for trial in trials]
         take_over(cells, config.reuse)
-        failures = run_waiting(cells, first, progress=progress)
+        failures = run_waiting(cells, first, progress=progress, tuning=True)
         document: dict[str, Any] = collect(config, trials, failures=failures)
         write_json(out / "tune.json", document)
         write_text(out / "tune.md", render_markdown(document))
