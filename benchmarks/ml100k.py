@@ -27,6 +27,7 @@ from recbole_ml100k import LAYERS, PROMPT, write_items
 
 from linkedout_lightning.compare import CompareConfig, compare
 from linkedout_lightning.compare.tuning import TuneConfig, tune
+from linkedout_lightning.errors import LinkedOutError
 from linkedout_lightning.tap.extract import ExtractConfig, extract
 
 FLOORS = ("popularity", "cooccurrence")
@@ -131,6 +132,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     arguments = parser.parse_args()
 
+    try:
+        run(arguments)
+    except LinkedOutError as error:
+        sys.exit(str(error))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """A table for each split."""
     store = arguments.store or features(arguments.work, arguments.weights)
     for split in arguments.splits:
         name = f"tuned-{split}" if arguments.trials else split

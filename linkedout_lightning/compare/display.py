@@ -9,6 +9,33 @@ from typing import Any, Protocol, TextIO
 from linkedout_lightning.compare.plan import Cell
 
 
+def outcome(result: Mapping[str, Any]) -> str:
+    """A cell's result in a few words.
+
+    Example:
+        >>> outcome({"metrics": {"HR@10": 0.12345, "NDCG@10": 0.05}, "seconds": 12.3})
+        'HR@10 0.1235, NDCG@10 0.0500 (12 s)'
+    """
+    return _in_words(result, "metrics")
+
+
+def validated(result: Mapping[str, Any]) -> str:
+    """The same with the validation's figures, where nobody may see the test's.
+
+    Example:
+        >>> validated({"best_val": {"HR@10": 0.2}, "metrics": {"HR@10": 0.1}, "seconds": 12.3})
+        'validation HR@10 0.2000 (12 s)'
+    """
+    return _in_words(result, "best_val", before="validation ")
+
+
+def _in_words(result: Mapping[str, Any], of: str, *, before: str = "") -> str:
+    if result.get("error"):
+        return f"FAILED, {result['error']}"
+    figures = [f"{n} {v:.4f}" for n, v in result[of].items() if not n.startswith("MRR")]
+    return f"{before}{', '.join(figures[:2])} ({result['seconds']:.0f} s)"
+
+
 class Display(Protocol):
     """What the runner tells."""
 
@@ -59,10 +86,10 @@ class Lines:
         *,
         stream: TextIO | None = None,
         command: str = "compare",
-        told: Callable[[Mapping[str, Any]], str] | None = None,
+        told: Callable[[Mapping[str, Any]], str] = outcome,
     ) -> None:
         self.total, self.done, self.stream = total, done, stream or sys.stderr
-        self.command, self.told = command, told or outcome
+        self.command, self.told = command, told
         if done:
             self._say(f"{command}: {done} of {total} cells are done already")
 
@@ -103,11 +130,11 @@ class Bars:
         jobs: int,
         *,
         stream: TextIO | None = None,
-        told: Callable[[Mapping[str, Any]], str] | None = None,
+        told: Callable[[Mapping[str, Any]], str] = outcome,
     ) -> None:
         from tqdm import tqdm
 
-        stream, self._told = stream or sys.stderr, told or outcome
+        stream, self._told = stream or sys.stderr, told
         self._overall = tqdm(
             total=total, initial=done, desc="cells", unit="cell", file=stream, dynamic_ncols=True
         )
@@ -154,33 +181,6 @@ class Bars:
         """Take the bars off the screen."""
         for bar in (*self._slots, self._overall):
             bar.close()
-
-
-def outcome(result: Mapping[str, Any]) -> str:
-    """A cell's result in a few words.
-
-    Example:
-        >>> outcome({"metrics": {"HR@10": 0.12345, "NDCG@10": 0.05}, "seconds": 12.3})
-        'HR@10 0.1235, NDCG@10 0.0500 (12 s)'
-    """
-    return _in_words(result, "metrics")
-
-
-def validated(result: Mapping[str, Any]) -> str:
-    """The same with the validation's figures, where nobody may see the test's.
-
-    Example:
-        >>> validated({"best_val": {"HR@10": 0.2}, "metrics": {"HR@10": 0.1}, "seconds": 12.3})
-        'validation HR@10 0.2000 (12 s)'
-    """
-    return _in_words(result, "best_val", before="validation ")
-
-
-def _in_words(result: Mapping[str, Any], of: str, *, before: str = "") -> str:
-    if result.get("error"):
-        return f"FAILED, {result['error']}"
-    figures = [f"{n} {v:.4f}" for n, v in result[of].items() if not n.startswith("MRR")]
-    return f"{before}{', '.join(figures[:2])} ({result['seconds']:.0f} s)"
 
 
 def choose_display(

@@ -41,7 +41,10 @@ def test_the_recommended_one_is_the_default_and_reads_titles() -> None:
     config = MicroLens100K(root="data")
     assert config.recipe == "recommended"
     assert config.wants_titles
-    assert len(config.compare_config("pairs.csv").seeds) >= 5
+    comparison = config.compare_config("pairs.csv")
+    assert len(comparison.seeds) >= 5
+    for row in comparison.encoders:
+        assert comparison.settings(row, "sasrec")["loss"] == "full"
     assert config.folder == "runs/microlens-100k-recommended"
     assert config.features == f"{config.folder}/features"
 

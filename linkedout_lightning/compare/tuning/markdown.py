@@ -24,7 +24,7 @@ def render_markdown(document: Mapping[str, Any]) -> str:
         f"- {budget['trials']} trials a row, at most {budget['epochs']} epochs each, stopped after "
         f"{budget['patience']} without a better validation {budget['monitor']}, which also chooses "
         f"the trial; seed {budget['seed']}. Test figures are not shown.",
-        "- Random search; trial 0 has the settings of the protocol, and trials of the same number "
+        "- Random search; trial 0 has the settings under Training, and trials of the same number "
         "have the same values of what all rows share.",
         *(f"- {line}" for line in protocol_lines(document) if not line.startswith("Test: ")),
         "",
