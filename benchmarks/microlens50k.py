@@ -34,6 +34,19 @@ from typing import Any
 
 import title_embeddings
 import yaml
+from microlens50k_recipes import (
+    ALONE,
+    BESIDE_ID,
+    BUDGET,
+    FIRST,
+    FLOORS,
+    FULL,
+    ROWS,
+    TUNED,
+    UNTUNED,
+    search,
+    stands_for,
+)
 
 from linkedout_lightning.compare import CompareConfig, compare
 from linkedout_lightning.compare.ablation import AblateConfig, ablate
@@ -62,38 +75,11 @@ HEADINGS = {
     "tune": "Tuning",
     "untuned": "Before tuning: one recipe for all rows",
 }
-FLOORS = ("popularity", "cooccurrence")
-UNTUNED = (
-    *FLOORS, "id", "linkedout", "linkedout+id", "last", "last+id", "random", "random+id",
-    "shuffled", "id-dropout",
-)  # fmt: skip
 HEADINGS_FULL = {
     f"{stage}-full": f"{HEADINGS[stage]}; softmax over the full catalogue"
     for stage in HEADINGS
     if stage.split("-")[0] in ("headline", "controls", "ablate", "cold", "tune")
 }
-# The same for every row. Nine epochs keep the whole table within two hours of two cores; the
-# validation still rises slowly by then. With 0.002 SASRec-ID learns more slowly than with 0.001.
-BUDGET = {"dim": 128, "lr": 1e-3, "epochs": 9, "patience": 2}
-# Batches of 128 need half the products of batches of 512 an epoch (a row's negatives are the batch)
-# and reach the same validation in the same number of epochs.
-TUNED: dict[str, Any] = {"epochs": 20, "patience": 2}
-FIRST = {"batch_size": 128, "lr": 5e-4}
-VALUES: dict[str, list[Any]] = {
-    "loss": ["in_batch"],
-    "lr": [3e-4, 5e-4, 1e-3, 2e-3],
-    "batch_size": [128, 256, 512],
-}
-FULL: dict[str, Any] = {"loss": "full", "precision": "bf16-mixed"}
-# Where every step encodes the whole catalogue, batches of 128 cost twice as much an epoch as 256.
-FIRST_FULL = FIRST | {"batch_size": 256}
-VALUES_FULL = VALUES | {"loss": ["full"], "batch_size": [256, 512]}
-ROWS = ("id", "linkedout", "linkedout+id")
-# A control has the settings of the row whose gain it explains.
-ALONE = (
-    "random", "shuffled", "last", "layer:*", "mean", "concat", "weighted-sum", "mlp", "minilm",
-)  # fmt: skip
-BESIDE_ID = ("random+id", "shuffled+id", "last+id", "layer:*+id", "mean+id", "mlp+id", "minilm+id")
 
 
 def weights_folder(named: Path | None) -> Path:
@@ -161,14 +147,15 @@ class Study:
         """The same number of trials for every row of a backbone; the validation chooses."""
         for backbone in self.given.backbones:
             folder = self.work / f"tune{self.suffix}" / backbone
+            values, first = search(backbone, full=self.given.full)
             tune(
                 TuneConfig(
                     store=self.features,
                     encoders=ROWS,
                     backbones=(backbone,),
                     trials=self.given.trials,
-                    values=VALUES_FULL if self.given.full else VALUES,
-                    settings=FIRST_FULL | FULL if self.given.full else FIRST,
+                    values=values,
+                    settings=first,
                     out=str(folder),
                     title=f"MicroLens-50K, {backbone}: tuned on the validation",
                     **TUNED,
@@ -332,13 +319,6 @@ class Study:
         (self.out / name).mkdir(parents=True, exist_ok=True)
         for file in files:
             shutil.copy(folder / file, self.out / name / file)
-
-
-def stands_for(encoder: str) -> str:
-    """The tuned row whose settings an encoder has."""
-    if encoder in ("id", "id-dropout", *ROWS):
-        return encoder
-    return "linkedout+id" if encoder.endswith("+id") or encoder == "dff" else "linkedout"
 
 
 def main() -> None:
