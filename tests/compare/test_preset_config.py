@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from linkedout_lightning import cli
 from linkedout_lightning.compare.config import CompareConfig
 from linkedout_lightning.compare.presets import MicroLens100K
 from linkedout_lightning.errors import ConfigError
+
+TUNED = Path(__file__).parents[2] / "benchmarks/results/microlens50k/tune"
 
 
 def test_the_paper_s_recipe() -> None:
@@ -47,6 +51,16 @@ def test_the_recommended_one_is_the_default_and_reads_titles() -> None:
         assert comparison.settings(row, "sasrec")["loss"] == "full"
     assert config.folder == "runs/microlens-100k-recommended"
     assert config.features == f"{config.folder}/features"
+
+
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec", "nextitnet"])
+def test_the_recommended_settings_are_those_that_the_tuning_chose(backbone: str) -> None:
+    comparison = MicroLens100K(root="data").compare_config("pairs.csv")
+    tuned = yaml.safe_load((TUNED / backbone / "tuned.yaml").read_text())
+    for name, chosen in tuned["overrides"].items():
+        row = name.removesuffix(f"/{backbone}")
+        settings = comparison.settings(row, backbone)
+        assert {setting: settings[setting] for setting in chosen} == chosen, name
 
 
 def test_what_is_asked_for_wins_over_the_recipe_everywhere() -> None:

@@ -122,6 +122,34 @@ def test_the_validation_chooses_and_the_test_is_not_told(config) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("tried", "said"),
+    [
+        (
+            (0.001, 0.002, 0.004),
+            "This lr is the highest that was tried: a higher one may do better.",
+        ),
+        ((0.008, 0.004, 0.016), "This lr is the lowest that was tried: a lower one may do better."),
+        ((0.002, 0.004, 0.008), None),
+        ((0.004, 0.004, 0.004), None),
+    ],
+)
+def test_a_best_rate_at_the_end_of_what_was_tried_is_told(config, tried, said) -> None:
+    tuning = config(trials=3, encoders=("id",))
+    trials = plan_trials(tuning)
+    best = tried.index(0.004)
+    for trial in trials:
+        value = 0.05 if trial.number == best else 0.01
+        write_result(trial.cell, strength=0.5, best_val={"NDCG@10": value})
+    document = collect(tuning, trials, failures={})
+    for made, lr in zip(document["trials"], tried, strict=True):
+        made["settings"]["lr"] = lr
+    document["chosen"][0]["settings"]["lr"] = 0.004
+    for page in (render_markdown(document), render_terminal(document, out=Path(tuning.out))):
+        assert ("that was tried" in page) is (said is not None)
+        assert said is None or said in page
+
+
 def test_what_was_chosen_can_be_compared(config, inputs, tmp_path, capsys) -> None:
     tuning = config(trials=2, encoders=("id", "linkedout+id"), jobs=2)
     document = tune(tuning)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -52,17 +52,30 @@ def sentences(document: Mapping[str, Any]) -> list[str]:
     found = []
     for trial in document["chosen"]:
         of_row = [
-            t["validation"]
+            t
             for t in document["trials"]
             if (t["row"], t["backbone"]) == (trial["row"], trial["backbone"])
         ]
+        middle = median(t["validation"] for t in of_row)
         settings = ", ".join(f"{name} {value}" for name, value in trial["settings"].items())
         name = BACKBONE_LABELS.get(trial["backbone"], trial["backbone"])
         found.append(
             f"{trial['row']} with {name}: trial {trial['number']} of {len(of_row)}, validation "
-            f"{metric} {trial['validation']:.4f} (median {median(of_row):.4f}): {settings}."
+            f"{metric} {trial['validation']:.4f} (median {middle:.4f}): {settings}."
+            + _at_the_edge(trial, of_row)
         )
     return found
+
+
+def _at_the_edge(chosen: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> str:
+    """A best learning rate at an end of those tried: a faster or a slower one was never seen."""
+    tried = sorted({trial["settings"]["lr"] for trial in trials if "lr" in trial["settings"]})
+    if len(tried) < 2 or chosen["settings"]["lr"] not in (tried[0], tried[-1]):
+        return ""
+    end, way = (
+        ("lowest", "lower") if chosen["settings"]["lr"] == tried[0] else ("highest", "higher")
+    )
+    return f" This lr is the {end} that was tried: a {way} one may do better."
 
 
 def render_terminal(document: Mapping[str, Any], *, out: Path) -> str:
