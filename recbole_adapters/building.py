@@ -76,6 +76,7 @@ class OptionsFactory:
                 len(catalogue.item_ids),
                 dim=width,
                 id_dropout=options.id_dropout,
+                output_norm=options.output_norm,
                 train_items=catalogue.train_items,
             )
         else:

@@ -250,7 +250,10 @@ def _section(
     if name.base == "id" or not name.trains:
         return section | {"encoder": "id"}
     if name.base == "id-dropout":
-        return section | {"id_dropout": chosen["item_dropout"]}
+        # A section without the key is that of cells from before IDs could be normed.
+        norm = chosen["output_norm"]
+        normed = {} if norm == "none" else {"output_norm": norm}
+        return section | {"id_dropout": chosen["item_dropout"]} | normed
     if named:  # the encoder is the same, the features are others
         section["encoder"] = "linkedout+id" if name.with_id else "linkedout"
     return section | {theirs: chosen[ours] for ours, theirs in _SECTION_KEYS.items()}

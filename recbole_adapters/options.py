@@ -68,7 +68,7 @@ class ItemEncoderOptions:
         id_dropout: How often the ID vector is hidden in training where features stand beside it.
         dropout: Dropout inside the layers' experts.
         whitening_power: 1 whitens the features, 0 only centres and rotates them.
-        output_norm: Length of item vectors from features: none (free), layer or unit.
+        output_norm: Length of item vectors: none (free), layer or unit.
         missing: What an item of the dataset without features gets: error, zero or mean.
         mask_history: Take the items that a user had before out of the ranking. RecBole's protocol
             does not; figures with and without do not compare.

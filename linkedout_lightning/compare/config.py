@@ -99,7 +99,8 @@ class CompareConfig:
         item_dropout: How often the encoder id-dropout hides an item's ID in training.
         expert_dropout: Dropout inside the layers' experts.
         whitening_power: 1 whitens the features, 0 only centres and rotates them.
-        output_norm: Length of item vectors from features: none (free), layer or unit.
+        output_norm: Length of item vectors, those of id and id-dropout too: none (free), layer
+            (LayerNorm) or unit. RecBole's own table, its row id, has none.
         missing: What an item without features gets: error, zero or mean.
         blocks: Blocks of SASRec; how often NextItNet goes through its dilations 1 and 4.
         heads: Attention heads of SASRec.

@@ -123,13 +123,14 @@ def build_encoder(
         UnknownItemError: Items that the store lacks, with ``missing="error"``.
     """
     if store is None:
+        of_ids = {option: settings[option] for option in ("dim", "output_norm")}
         if name.base == "id":
-            return IDItemEncoder(len(item_ids), dim=settings["dim"])
+            return IDItemEncoder(len(item_ids), **of_ids)
         return IDItemEncoder(
             len(item_ids),
-            dim=settings["dim"],
             id_dropout=settings["item_dropout"],
             train_items=train_items,
+            **of_ids,
         )
     if settings.get("slots"):
         store = SlotsView(store, settings["slots"])

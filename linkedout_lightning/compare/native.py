@@ -112,6 +112,9 @@ def settings(
         idle = {option for option, default in LATER.items() if chosen[option] == default}
         if not name.wants_features:
             idle |= set(OF_FEATURES)
+            if chosen["output_norm"] != "none":
+                # IDs once had none whatever this said: their cells are others.
+                chosen["normed_ids"] = True
         if not name.knows_ids:
             idle.add("cold_calibration")  # its cold items are encoded as all others are
         if chosen["cold_calibration"] != "budget" or "cold_calibration" in idle:

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from linkedout_lightning.encoders.index import check_index
+from linkedout_lightning.encoders.options import OutputNorm
 from linkedout_lightning.errors import ConfigError
 
 
 class IDItemEncoder(nn.Module):
-    """A table of item vectors.
+    r"""A table of item vectors.
 
     With ``id_dropout``, a share of the items (drawn anew at each call in training) shows one
     learned ``[no-id]`` vector in place of its own; items outside ``train_items`` show it always.
@@ -25,14 +26,18 @@ class IDItemEncoder(nn.Module):
         dim: H.
         id_dropout: Share of items whose id is hidden in training.
         dropout: Dropout of the vectors' coordinates.
+        output_norm: Length of the items' vectors, as that of :class:`LinkedOutItemEncoder`:
+            ``none`` (free), ``layer`` (LayerNorm with scale :math:`1/\sqrt H` at the start) or
+            ``unit``; that of ``[no-id]`` is always free. A sequence model that does not normalise
+            its inputs, such as GRU4Rec, learns far better from ``layer``.
         train_items: ``(N,)`` bool, items that occur in training, or ``(N + 1,)`` with the padding's
             False first, as a data module's ``train_item_mask``; None: all.
         init_std: Standard deviation of the vectors at the start. With states of unit variance a
             logit starts with ``init_std * sqrt(dim)``, 0.23 by default.
 
     Raises:
-        ConfigError: A size below 1, a rate outside [0, 1), or ``train_items`` of a wrong
-            shape or with a True for the padding.
+        ConfigError: A size below 1, a rate outside [0, 1), an unknown ``output_norm``, or
+            ``train_items`` of a wrong shape or with a True for the padding.
 
     Example:
         >>> encoder = IDItemEncoder(num_items=100, dim=16)
@@ -49,6 +54,7 @@ class IDItemEncoder(nn.Module):
         dim: int = 128,
         id_dropout: float = 0.0,
         dropout: float = 0.0,
+        output_norm: str = "none",
         train_items: Tensor | None = None,
         init_std: float = 0.02,
     ) -> None:
@@ -63,6 +69,7 @@ class IDItemEncoder(nn.Module):
         self.weight = nn.Parameter(torch.randn(num_items + 1, dim) * init_std)
         with torch.no_grad():
             self.weight[0] = 0
+        self.output_norm = OutputNorm(output_norm, dim)
         self.no_id: nn.Parameter | None = None
         if id_dropout or train_items is not None:
             # Zero at the start, so that beside content an unknown id adds nothing.
@@ -71,12 +78,15 @@ class IDItemEncoder(nn.Module):
 
     def extra_repr(self) -> str:
         """The sizes, shown by ``print(module)``."""
-        return f"{self.num_items}, dim={self.dim}, id_dropout={self.id_dropout}"
+        return (
+            f"{self.num_items}, dim={self.dim}, id_dropout={self.id_dropout}, "
+            f"output_norm={self.output_norm.name}"
+        )
 
     def forward(self, item_index: Tensor) -> Tensor:
         """``(…)`` long to ``(…, H)``; zero where the index is 0."""
         check_index(item_index, self.num_items)
-        vectors = nn.functional.embedding(item_index, self.weight)
+        vectors = self.output_norm(nn.functional.embedding(item_index, self.weight))
         if self.no_id is not None:
             vectors = self._hide(vectors, self.known[item_index])
         # Row 0 is not relied on to be zero: weight initialisers of host frameworks overwrite it.
@@ -85,7 +95,7 @@ class IDItemEncoder(nn.Module):
     def all_items(self) -> Tensor:
         """``(N + 1, H)``, row 0 zero and without a gradient."""
         # Joined and not gathered: the backward is then a slice in place of an index_add over N.
-        vectors = self.weight[1:]
+        vectors = self.output_norm(self.weight[1:])
         if self.no_id is not None:
             vectors = self._hide(vectors, self.known[1:])
         return self._drop(torch.cat([self.weight.new_zeros(1, self.dim), vectors]))

@@ -73,6 +73,13 @@ def test_controls_have_exactly_the_parameters_of_what_they_control(store, inputs
     assert counts["random+id"] == counts["linkedout+id"]
 
 
+@pytest.mark.parametrize("norm", ["none", "layer", "unit"])
+def test_ids_have_the_norm_of_the_row(norm, inputs, tmp_path):
+    for name in ("id", "id-dropout"):
+        encoder = encoder_of(name, None, inputs, tmp_path, output_norm=norm)
+        assert encoder.output_norm.name == norm
+
+
 def test_last_sees_the_last_layer_alone(store, inputs, tmp_path):
     assert encoder_of("last", store, inputs, tmp_path).layers == (12, 12, 12)
     assert encoder_of("layer:8", store, inputs, tmp_path).layers == (8,)

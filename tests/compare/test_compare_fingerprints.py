@@ -85,3 +85,13 @@ def test_settings_that_came_later_change_a_fingerprint_only_where_they_are_set(t
     budget, other = (cells(cold_calibration="budget", cold_budget=b) for b in (0.01, 0.05))
     assert budget["linkedout+id"].fingerprint != other["linkedout+id"].fingerprint
     assert budget["linkedout"].fingerprint == other["linkedout"].fingerprint
+
+
+def test_an_id_with_a_norm_is_no_cell_from_before_it_could_have_one(table):
+    def cell(norm):
+        (found,) = plan(CompareConfig(interactions=table, encoders=("id",), output_norm=norm))
+        return found
+
+    free, normed = cell("none"), cell("layer")
+    assert "normed_ids" not in free.settings
+    assert normed.settings == free.settings | {"output_norm": "layer", "normed_ids": True}

@@ -93,6 +93,25 @@ def test_values_of_the_user_replace_those_of_a_row_and_one_fixes(config) -> None
     assert {t.settings["gradient_clip"] for t in trials} == {1.0, 5.0}
 
 
+def test_one_row_alone_may_have_values_of_its_own(config) -> None:
+    plain, own = (
+        plan_trials(config(trials=6, values=VALUES | more))
+        for more in ({"id/output_norm": ["none"]}, {"id/output_norm": ["layer"]})
+    )
+    for before, after in zip(plain, own, strict=True):
+        if before.row == "id":
+            assert after.cell.settings["output_norm"] == "layer"
+            # Nothing else was drawn anew, and what was given reaches `tuned.yaml`.
+            assert after.settings == before.settings | {"output_norm": "layer"}
+        else:
+            assert after.cell.fingerprint == before.cell.fingerprint
+    tuning = config(trials=1, values={"id/output_norm": ["layer"]})
+    document = collect(tuning, plan_trials(tuning), failures={})
+    assert document["space"]["id"]["output_norm"] == ["layer"]
+    assert document["space"]["linkedout"]["output_norm"] == ["none", "layer"]
+    assert "id/output_norm" not in document["base"]
+
+
 def test_a_small_space_ends_before_the_budget(config) -> None:
     values = {name: [members[0]] for name, members in (OF_ALL | OF_IDS).items()} | {"lr": [1, 2]}
     trials = plan_trials(config(encoders=("id",), trials=50, values=values))
@@ -188,6 +207,10 @@ def test_what_was_chosen_can_be_compared(config, inputs, tmp_path, capsys) -> No
         ({"encoders": ("popularity",)}, "'popularity', which has nothing to tune"),
         ({"encoders": ()}, "`encoders` is empty"),
         ({"values": {"size": [1]}}, "`values` has 'size'"),
+        ({"values": {"id/size": [1]}}, "`values` has 'size'"),
+        ({"values": {"random/output_norm": ["none"]}}, "`values` has 'random'"),
+        ({"values": {"id/rank": [4]}}, r"`values\['id/rank'\]` has 'rank'; .*: item_dropout"),
+        ({"values": {"id/lr": [0.1]}}, "the k-th trials of all rows share lr; give lr for all"),
         ({"values": {"lr": 1}}, r"`values\['lr'\]` is 1; give a list"),
         ({"settings": {"out": "x"}}, "`settings` has 'out'"),
         ({"backbones": ("bert",)}, "`backbones` has 'bert'"),

@@ -87,11 +87,38 @@ def test_dropout_and_scale() -> None:
     assert torch.equal(encoder.eval().all_items()[1:], encoder.weight[1:])
 
 
+@pytest.mark.parametrize("norm", ["none", "layer", "unit"])
+def test_the_length_of_vectors_is_bound_and_that_of_no_id_is_free(norm: str) -> None:
+    torch.manual_seed(0)
+    known = torch.tensor([True] * 5 + [False])
+    encoder = IDItemEncoder(6, dim=8, output_norm=norm, train_items=known)
+    with torch.no_grad():
+        encoder.no_id.fill_(9.0)
+    weight = encoder.weight.detach()
+    expected = {
+        "none": weight,
+        "layer": torch.nn.functional.layer_norm(weight, (8,)) * 8**-0.5,
+        "unit": torch.nn.functional.normalize(weight, dim=-1),
+    }[norm].clone()
+    expected[0], expected[6] = 0.0, 9.0
+    table = encoder.all_items()
+    torch.testing.assert_close(table, expected)
+    index = torch.tensor([[0, 6], [3, 1]])
+    torch.testing.assert_close(encoder(index), table[index])
+    (table * torch.randn(7, 8)).sum().backward()
+    assert encoder.weight.grad.isfinite().all()
+    assert not encoder.weight.grad[[0, 6]].any()
+    assert encoder.weight.grad[1:6].any(1).all()
+    assert f"output_norm={norm}" in repr(encoder)
+
+
 def test_bad_input_is_named() -> None:
     with pytest.raises(ConfigError, match="`num_items` is 0"):
         IDItemEncoder(0)
     with pytest.raises(ConfigError, match=r"`id_dropout` is 1\.5"):
         IDItemEncoder(3, id_dropout=1.5)
+    with pytest.raises(ConfigError, match="`output_norm` is 'batch'; give one of none, layer"):
+        IDItemEncoder(3, output_norm="batch")
     with pytest.raises(ConfigError, match=r"give bool of shape \(3,\), or \(4,\)"):
         IDItemEncoder(3, train_items=torch.ones(5, dtype=torch.bool))
     with pytest.raises(ConfigError, match=r"shape \(4,\) and is True in row 0.*padding's"):

@@ -162,6 +162,7 @@ def test_a_copy_of_the_table_has_no_other_width(world: World, tmp_path: Path) ->
         {"encoder": "layer:8"}, {"encoder": "linkedout+id"}, {"encoder": "id-dropout"},
         {"fuser": "concat"}, {"layers": [4, 12]}, {"id_fusion": "gate"}, {"top_k": 1},
         {"compressor": "mean", "output_norm": "layer"}, {"fuser": "dff"},
+        {"encoder": "id-dropout", "output_norm": "layer"},
     ],
 )  # fmt: skip
 def test_every_encoder_of_a_comparison_trains(

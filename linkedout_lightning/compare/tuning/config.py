@@ -9,6 +9,7 @@ from linkedout_lightning.compare.ablation.config import FREE, listed
 from linkedout_lightning.compare.config import CompareConfig
 from linkedout_lightning.compare.names import parse_encoder
 from linkedout_lightning.compare.tunables import TUNABLE, one_of
+from linkedout_lightning.compare.tuning.space import OF_ROWS, space_of
 from linkedout_lightning.errors import ConfigError
 
 
@@ -33,7 +34,8 @@ class TuneConfig:
         trials: Trials of each row.
         seed: Of the draws, and of every trial's training.
         values: Values to draw a setting from, by its name in `linkedout compare`: lr=[0.001,0.01];
-            a list of one fixes it.
+            a list of one fixes it. A setting that not all rows have may be given for one row alone:
+            id/output_norm=[layer].
         preset: A published protocol: microlens sets split, lengths, loss and weight decay.
         split: leave_one_out, temporal or cold_items; none given: the preset's, or leave_one_out.
         max_len: Longest input sequence; none given: the preset's, or 50.
@@ -87,7 +89,7 @@ class TuneConfig:
             if not parse_encoder(name).trains:
                 raise ConfigError(f"`encoders` holds {name!r}, which has nothing to tune; drop it")
         for name, values in self.values.items():
-            one_of("values", name, TUNABLE)
+            self._check_name(name)
             if not isinstance(values, (list, tuple)) or not values:
                 raise ConfigError(
                     f"`values[{name!r}]` is {values!r}; give a list, such as {name}=[0.1,0.3]"
@@ -102,6 +104,19 @@ class TuneConfig:
         for encoder in self.encoders:
             for backbone in self.backbones:
                 self.base(encoder, backbone)  # refuses what the cells would refuse
+
+    def _check_name(self, name: str) -> None:
+        row, slash, setting = name.rpartition("/")
+        one_of("values", setting, TUNABLE)
+        if not slash:
+            return
+        one_of("values", row, self.encoders)
+        if setting not in OF_ROWS:
+            raise ConfigError(
+                f"`values` has {name!r}, but the k-th trials of all rows share {setting}; give "
+                f"{setting} for all rows"
+            )
+        one_of(f"values[{name!r}]", setting, space_of(row, {})[1])
 
     def base(self, encoder: str, backbone: str, **changes: Any) -> CompareConfig:
         """The comparison of one row, with the base's settings or with changes.

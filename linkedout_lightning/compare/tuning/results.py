@@ -96,7 +96,11 @@ def _base(config: TuneConfig) -> dict[str, Any]:
     """What all trials share, as options of a comparison."""
     named = ("preset", "split", "max_len", "epochs", "patience")
     given = {name: getattr(config, name) for name in named}
-    fixed = {name: values[0] for name, values in config.values.items() if len(values) == 1}
+    fixed = {
+        name: values[0]
+        for name, values in config.values.items()
+        if len(values) == 1 and "/" not in name
+    }
     return {k: v for k, v in (given | config.settings | fixed).items() if v is not None}
 
 

@@ -25,7 +25,10 @@ OF_ALL: dict[str, tuple[Any, ...]] = {
     "loss": ("in_batch", "full"),
 }
 """Settings of every row's training and sequence model."""
-OF_IDS: dict[str, tuple[Any, ...]] = {"item_dropout": (0.0, 0.1, 0.2, 0.4)}
+OF_IDS: dict[str, tuple[Any, ...]] = {
+    "item_dropout": (0.0, 0.1, 0.2, 0.4),
+    "output_norm": ("none", "layer"),
+}
 """Settings of the row ``id``; with item dropout above 0 it is the row ``id-dropout``."""
 OF_FEATURES: dict[str, tuple[Any, ...]] = {
     "rank": (128, 256),
@@ -40,6 +43,8 @@ OF_BOTH: dict[str, tuple[Any, ...]] = {
     "id_fusion": ("concat", "add", "gate"),
 }
 """Settings of a row with features and an ID vector."""
+OF_ROWS = frozenset({*OF_IDS, *OF_FEATURES, *OF_BOTH})
+"""Settings that not all rows have."""
 DEFAULTS: dict[str, Any] = {"item_dropout": 0.0}
 """What the first trial has where the settings of a comparison have another default."""
 
@@ -52,7 +57,7 @@ def space_of(encoder: str, values: Mapping[str, Sequence[Any]]) -> tuple[Space, 
     Args:
         encoder: The row.
         values: The user's values of settings; one for all rows if no row has it as its own. A list
-            of one value fixes a setting.
+            of one value fixes a setting. ``row/setting`` is for one row alone.
     """
     name = parse_encoder(encoder)
     own: Space = {}
@@ -61,9 +66,10 @@ def space_of(encoder: str, values: Mapping[str, Sequence[Any]]) -> tuple[Space, 
     if name.wants_features:
         own |= OF_FEATURES
         own |= OF_BOTH if name.knows_ids else {}
-    every_own = {*OF_IDS, *OF_FEATURES, *OF_BOTH}
-    shared = OF_ALL | {k: tuple(v) for k, v in values.items() if k not in every_own}
-    return shared, {k: tuple(values.get(k, v)) for k, v in own.items()}
+    of_all = {k: tuple(v) for k, v in values.items() if k not in OF_ROWS and "/" not in k}
+    shared = OF_ALL | of_all
+    given = dict(values) | {k: values[f"{encoder}/{k}"] for k in own if f"{encoder}/{k}" in values}
+    return shared, {k: tuple(given.get(k, v)) for k, v in own.items()}
 
 
 def draw(shared: Space, own: Space, *, trials: int, seed: int, row: str) -> list[dict[str, Any]]:

@@ -51,7 +51,11 @@ def plan_trials(config: TuneConfig) -> list[Trial]:
     for row in config.encoders:
         for backbone in config.backbones:
             shared, own = space_of(row, config.values)
-            names = [name for name, values in (shared | own).items() if len(values) > 1]
+            names = [
+                name
+                for name, values in (shared | own).items()
+                if len(values) > 1 or f"{row}/{name}" in config.values
+            ]
             drawn = draw(shared, own, trials=config.trials, seed=config.seed, row=row)
             first = _first(config, row, backbone, shared | own)
             for number, settings in enumerate([first, *drawn]):
