@@ -67,6 +67,7 @@ HEADINGS = {
     "full_loss": "The same settings, not tuned anew, with the softmax over the full catalogue",
     "full_loss-bf16": "The same in mixed precision (bf16), several seeds",
     "controls": "Controls",
+    "controls-free": "The same before ID rows had a LayerNorm, which random features brought",
     "ablate": "Ablation of the tuned ID + LinkedOut",
     "cold-none": "A tenth of the items never seen in training",
     "cold-moments": "The same, cold items' vectors calibrated",

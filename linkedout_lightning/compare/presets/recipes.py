@@ -45,9 +45,6 @@ _BACKBONES = ("sasrec", "gru4rec", "nextitnet")
 # language model and with the softmax over the batch's items (benchmarks/results/microlens50k/tune):
 # as near as can be had here to the videos.
 _UNNORMALISED: dict[str, dict[str, Any]] = {
-    "id-dropout": {
-        "lr": 4e-3, "batch_size": 512, "dropout": 0.1, "weight_decay": 0.1, "item_dropout": 0.2,
-    },
     "linkedout": {
         "lr": 1e-3, "batch_size": 256, "dropout": 0.5, "weight_decay": 0.01, "rank": 256,
         "queries": 4, "whitening_power": 0.5, "output_norm": "layer",
@@ -77,11 +74,25 @@ _TUNED: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "gru4rec": {
-        "id": {"lr": 4e-3, "batch_size": 256, "dropout": 0.2, "weight_decay": 0.0},
+        "id": {
+            "lr": 1e-3, "batch_size": 256, "dropout": 0.5, "weight_decay": 0.01,
+            "output_norm": "layer",
+        },
+        "id-dropout": {
+            "lr": 1e-3, "batch_size": 256, "dropout": 0.5, "weight_decay": 0.1,
+            "item_dropout": 0.2, "output_norm": "layer",
+        },
         **_UNNORMALISED,
     },
     "nextitnet": {
-        "id": {"lr": 2e-3, "batch_size": 256, "dropout": 0.3, "weight_decay": 0.0},
+        "id": {
+            "lr": 2e-3, "batch_size": 256, "dropout": 0.3, "weight_decay": 0.0,
+            "output_norm": "layer",
+        },
+        "id-dropout": {
+            "lr": 4e-3, "batch_size": 512, "dropout": 0.1, "weight_decay": 0.1,
+            "item_dropout": 0.2, "output_norm": "layer",
+        },
         **_UNNORMALISED,
     },
 }  # fmt: skip
