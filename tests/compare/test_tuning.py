@@ -112,10 +112,19 @@ def test_one_row_alone_may_have_values_of_its_own(config) -> None:
     assert "id/output_norm" not in document["base"]
 
 
+def test_where_every_setting_is_fixed_the_page_says_so(config) -> None:
+    space = OF_ALL | OF_IDS
+    tuning = config(encoders=("id",), trials=3, values={name: [space[name][0]] for name in space})
+    (trial,) = plan_trials(tuning)
+    write_result(trial.cell, strength=0.5, best_val={"NDCG@10": 0.05})
+    page = render_markdown(collect(tuning, [trial], failures={}))
+    assert "trial 0 of 1, validation NDCG@10 0.0500 (median 0.0500), nothing was drawn.\n" in page
+
+
 def test_a_small_space_ends_before_the_budget(config) -> None:
     values = {name: [members[0]] for name, members in (OF_ALL | OF_IDS).items()} | {"lr": [1, 2]}
     trials = plan_trials(config(encoders=("id",), trials=50, values=values))
-    assert len(trials) == 3  # the base's is one of the two, or a third
+    assert [trial.settings["lr"] for trial in trials] == [1, 2]  # the first is not drawn again
 
 
 def test_the_validation_chooses_and_the_test_is_not_told(config) -> None:

@@ -57,11 +57,12 @@ def sentences(document: Mapping[str, Any]) -> list[str]:
             if (t["row"], t["backbone"]) == (trial["row"], trial["backbone"])
         ]
         middle = median(t["validation"] for t in of_row)
-        settings = ", ".join(f"{name} {value}" for name, value in trial["settings"].items())
+        drawn = ", ".join(f"{name} {value}" for name, value in trial["settings"].items())
+        settings = f": {drawn}" if drawn else ", nothing was drawn"
         name = BACKBONE_LABELS.get(trial["backbone"], trial["backbone"])
         found.append(
             f"{trial['row']} with {name}: trial {trial['number']} of {len(of_row)}, validation "
-            f"{metric} {trial['validation']:.4f} (median {middle:.4f}): {settings}."
+            f"{metric} {trial['validation']:.4f} (median {middle:.4f}){settings}."
             + _at_the_edge(trial, of_row)
         )
     return found

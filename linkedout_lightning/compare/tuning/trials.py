@@ -58,7 +58,8 @@ def plan_trials(config: TuneConfig) -> list[Trial]:
             ]
             drawn = draw(shared, own, trials=config.trials, seed=config.seed, row=row)
             first = _first(config, row, backbone, shared | own)
-            for number, settings in enumerate([first, *drawn]):
+            others = [settings for settings in drawn if settings != first]
+            for number, settings in enumerate([first, *others]):
                 trial = _trial(config, row, backbone, number, settings, known=known)
                 shown = {name: settings[name] for name in names}
                 found.append(dataclasses.replace(trial, settings=shown))
