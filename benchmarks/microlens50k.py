@@ -152,7 +152,7 @@ class Study:
             tune(
                 TuneConfig(
                     store=self.features,
-                    encoders=ROWS,
+                    encoders=tuple(self.given.rows or ROWS),
                     backbones=(backbone,),
                     trials=self.given.trials,
                     values=values,
@@ -266,7 +266,21 @@ class Study:
         if not file.is_file():
             sys.exit(f"no {file}: run the stage `tune` first")
         tuned: dict[str, Any] = yaml.safe_load(file.read_text())
-        return tuned
+        if not self.given.full:
+            return tuned
+        # A row that had no trials with the full softmax, dear ones, keeps what it was given
+        # without: that is in favour of the others.
+        other = self.out / "tune" / backbone / "tuned.yaml"
+        if other.is_file():
+            own = yaml.safe_load(other.read_text())
+            tuned["overrides"] = own["overrides"] | tuned["overrides"]
+            shared = {k: v for k, v in own.items() if k in ("batch_size", "lr")}
+            tuned = shared | tuned
+        rows = self.given.rows or tuned["encoders"]
+        for row in rows:
+            if f"{stands_for(row)}/{backbone}" not in tuned["overrides"]:
+                sys.exit(f"{row} was not tuned for {backbone}: run the stage `tune` for it")
+        return tuned | {"encoders": rows, "baseline": rows[0]}
 
     def _tuned_tables(
         self,
@@ -341,7 +355,8 @@ def main() -> None:
     parser.add_argument(
         "--rows",
         nargs="+",
-        help="of the stage full_loss, the baseline first; none given: all that were tuned",
+        help="of full_loss, and with --full of tune and headline, the baseline first; none given: "
+        "all, or all that were tuned",
     )
     parser.add_argument(
         "--full",
